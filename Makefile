@@ -1,0 +1,67 @@
+# Every target sets up what it needs: system packages, .venv, tpm2-pytss. `make help` lists them.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PY := .venv/bin/python
+READY := .venv/.ready
+PYTEST_ARGS ?= -n auto --dist loadscope
+FUZZ_EXAMPLES ?= 5000
+JSON ?=
+
+# An environment whose interpreter is gone counts as none.
+$(if $(wildcard $(PY)),,$(shell rm -f $(READY)))
+
+.PHONY: help setup demo test lint format interop peers bench proof-firstboot docs fuzz coverage clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml scripts/setup.sh scripts/setup-packages.sh
+	@scripts/setup.sh
+
+setup: $(READY) ## Install what is missing (every other target does it, too)
+
+demo: $(READY) ## First boot, mutual TLS and renewal with a software TPM (JSON=1: one JSON object)
+	@$(PY) -m demo $(if $(filter 1,$(JSON)),--json)
+
+test: $(READY) ## Run the tests that need no foreign peer
+	@$(PY) -m pytest -m "not interop" $(PYTEST_ARGS)
+
+lint: $(READY) ## Check style, types and import floors
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo
+
+format: $(READY) ## Put the sources into the one format
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+peers: ## Install the independent EST peers outside the repository
+	@scripts/peers.sh
+
+interop: $(READY) peers ## Run the tests against independent peers
+	@$(PY) -m pytest -m interop
+
+bench: $(READY) ## Print what a first boot costs: TPM commands, round trips, milliseconds
+	@$(PY) -m bench
+
+proof-firstboot: $(READY) peers ## Prove the first boot: every figure, then one JSON line
+	@$(PY) -m demo.proof
+
+docs: $(READY) ## Write the documents that are generated from the code
+	@$(PY) -c 'from holdfast.life.diagram import document; print(document(), end="")' > docs/life.md
+
+fuzz: $(READY) ## Run the property tests with FUZZ_EXAMPLES examples each
+	@FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PY) -m pytest -m "hypothesis and not interop" --hypothesis-profile=fuzz --timeout=0
+
+coverage: $(READY) ## Run the tests and show the lines that none of them reached
+	@.venv/bin/coverage erase
+	@.venv/bin/coverage run -m pytest -q -m "not interop"
+	@.venv/bin/coverage combine --quiet
+	@.venv/bin/coverage report
+
+clean: ## Remove everything that make made here (cached wheels and peers stay)
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* coverage.json
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

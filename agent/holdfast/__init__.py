@@ -1,0 +1,1 @@
+"""Holdfast: the identity of a Linux/IoT gateway, from first boot through years of unattended renewal."""

@@ -1,0 +1,136 @@
+"""What the subcommands tell of a record: plain values, ready for JSON, without a secret."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from holdfast.life.record import Anchor, DeviceRecord, Identity, Schedule
+from holdfast.worker.step import StepReport
+
+
+def timestamp(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+
+
+def step_report(report: StepReport) -> dict[str, Any]:
+    """State in words, next due time (a date, and seconds from now), last trouble, and what the step did,
+    effect by effect."""
+    record = report.record
+    return {
+        "state": state_in_words(record),
+        "due": timestamp(report.due),
+        "wait_seconds": report.wait.total_seconds(),
+        "note": report.note,
+        "trouble": last_trouble(record),
+        "steps": [
+            {
+                "name": t.name,
+                "identity": t.identity,
+                "began": t.began,
+                "ended": t.ended,
+                "round_trips": t.round_trips,
+                "connections": t.connections,
+                "result": t.result,
+            }
+            for t in report.traces
+        ],
+    }
+
+
+def state_in_words(record: DeviceRecord) -> str:
+    """One line for a person: domain, then each identity."""
+    parts = [f"domain {record.domain.state.value}"]
+    for entry in record.identities:
+        text = f"{entry.name} {entry.credential.state.value}"
+        if entry.transaction.state.value != "none":
+            text += f" ({entry.transaction.purpose.value} {entry.transaction.state.value})"
+        parts.append(text)
+    return ", ".join(parts)
+
+
+def last_trouble(record: DeviceRecord) -> dict[str, str | None] | None:
+    """The most recent failure that nothing has cured yet."""
+    schedules = [record.schedule, *(i.schedule for i in record.identities)]
+    troubles = [s.trouble for s in schedules if s.trouble is not None]
+    if not troubles:
+        return None
+    latest = max(troubles, key=lambda t: t.at)
+    return {
+        "code": latest.code,
+        "detail": latest.detail,
+        "clause": latest.clause,
+        "retry": latest.retry,
+        "at": timestamp(latest.at),
+    }
+
+
+def device_report(record: DeviceRecord, note: str) -> dict[str, Any]:
+    """Everything that ``holdfast status --json`` prints."""
+    domain = record.domain
+    return {
+        "state": state_in_words(record),
+        "note": note,
+        "trouble": last_trouble(record),
+        "domain": {
+            "state": domain.state.value,
+            "registrar": domain.registrar or None,
+            "anchors": [anchor_report(a) for a in domain.anchors],
+            **schedule_report(record.schedule),
+        },
+        "identities": [identity_report(i) for i in record.identities],
+        "time_floor": timestamp(record.time_floor),
+    }
+
+
+def anchor_report(anchor: Anchor) -> dict[str, Any]:
+    """Subject, fingerprint and where it came from."""
+    certificate = x509.load_der_x509_certificate(anchor.certificate)
+    return {
+        "subject": certificate.subject.rfc4514_string(),
+        "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
+        "provenance": anchor.provenance.value,
+        "since": timestamp(anchor.since),
+    }
+
+
+def identity_report(entry: Identity) -> dict[str, Any]:
+    """Credential, transaction and schedule of one identity."""
+    credential = entry.credential
+    return {
+        "name": entry.name,
+        "credential": {
+            "state": credential.state.value,
+            "key": credential.key or None,
+            "generation": credential.generation,
+            **(certificate_report(credential.chain[0]) if credential.chain else {}),
+        },
+        "transaction": {
+            "state": entry.transaction.state.value,
+            "purpose": entry.transaction.purpose.value if entry.transaction.id else None,
+            "protocol": entry.transaction.protocol or None,
+            "key": entry.transaction.key or None,
+        },
+        **schedule_report(entry.schedule),
+    }
+
+
+def certificate_report(der: bytes) -> dict[str, Any]:
+    """What a person asks of a certificate first."""
+    certificate = x509.load_der_x509_certificate(der)
+    return {
+        "subject": certificate.subject.rfc4514_string(),
+        "issuer": certificate.issuer.rfc4514_string(),
+        "serial": f"{certificate.serial_number:x}",
+        "not_before": timestamp(certificate.not_valid_before_utc),
+        "not_after": timestamp(certificate.not_valid_after_utc),
+    }
+
+
+def schedule_report(schedule: Schedule) -> dict[str, Any]:
+    """When the next attempt is, and how often it failed in a row."""
+    return {"next_attempt": timestamp(schedule.due), "failed_attempts": schedule.attempts}

@@ -1,0 +1,1 @@
+"""Floor 3: this Linux host: disk, network, clock, configuration."""

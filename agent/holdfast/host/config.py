@@ -1,0 +1,163 @@
+"""The configuration file: YAML in, frozen records out, or one error that lists every fault with its line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from holdfast.host.config_formats import https_url, proxy, registrar, split_est_url
+from holdfast.host.config_model import (
+    DEFAULT_NV_INDEX,
+    EstSettings,
+    IdentitySettings,
+    IdevidSettings,
+    KeyChoice,
+    KeySettings,
+    LimitSettings,
+    ManufacturerSettings,
+    RenewSettings,
+    SanSettings,
+    Settings,
+)
+from holdfast.host.config_rules import Rules
+from holdfast.host.config_schema import faults_in, schema_text, with_defaults
+from holdfast.host.config_yaml import Fault, dotted, parse
+from holdfast.wire.errors import ConfigError
+from holdfast.wire.model import KeyAlgorithm
+
+__all__ = [
+    "EstSettings",
+    "IdentitySettings",
+    "IdevidSettings",
+    "KeyChoice",
+    "KeySettings",
+    "LimitSettings",
+    "ManufacturerSettings",
+    "RenewSettings",
+    "SanSettings",
+    "Settings",
+    "load",
+    "schema_text",
+]
+
+MAX_BYTES: Final = 1 << 20
+_DETAIL: Final = 1900
+_SERVICE_CREDENTIALS: Final = Path("/run/credentials/holdfast.service")
+
+
+def load(path: Path, *, credentials: Path | None = None) -> Settings:
+    """The settings in *path*. Relative paths in it start at its directory.
+
+    *credentials* is where systemd put the credentials (default: ``$CREDENTIALS_DIRECTORY``). Raises
+    ConfigError whose detail has one line ``file:line: key.path: message`` for each fault, by line.
+    """
+    document = parse(_read(path))
+    faults = [*document.faults]
+    if document.data is not None or not faults:
+        faults += faults_in(document)
+    base = path.absolute().parent
+    credentials = credentials or _credentials_directory()
+    if isinstance(document.data, dict):
+        faults += Rules(document, base, credentials, frozenset(f.path for f in faults)).faults()
+    if faults:
+        raise ConfigError("config.invalid", _listed(path, faults))
+    return _Reader(base, credentials).settings(with_defaults(document.data))
+
+
+def _credentials_directory() -> Path:
+    return Path(os.environ.get("CREDENTIALS_DIRECTORY") or _SERVICE_CREDENTIALS)
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError("config.unreadable", f"{path}: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise ConfigError("config.too-large", f"{path}: more than {MAX_BYTES} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError("config.invalid", f"{path}:{line}: not UTF-8") from error
+
+
+def _listed(path: Path, faults: list[Fault]) -> str:
+    """All *faults*, or as many as an error may carry and the number of the others."""
+    lines = [f"{path}:{fault}" for fault in sorted(faults, key=lambda f: (f.line, dotted(f.path)))]
+    shown: list[str] = []
+    while lines and sum(map(len, shown)) + len(shown) + len(lines[0]) <= _DETAIL:
+        shown.append(lines.pop(0))
+    return "\n".join([*shown, f"and {len(lines)} more"] if lines else shown)
+
+
+class _Reader:
+    """The way from plain values, which are valid and complete, to records."""
+
+    def __init__(self, base: Path, credentials: Path) -> None:
+        self._base = base
+        self._credentials = credentials
+
+    def settings(self, data: Any) -> Settings:
+        maker, limits = data["manufacturer"], data["limits"]
+        return Settings(
+            registrars=tuple(map(registrar, data["registrars"])),
+            manufacturer=ManufacturerSettings(
+                anchors=self._base / maker["anchors"],
+                voucher_signers=frozenset(map(bytes.fromhex, maker["voucher-signers"])),
+                allow_nonceless=maker["allow-nonceless"],
+                assertions=frozenset(maker["assertions"]),
+            ),
+            state_directory=Path(data["state-directory"]),
+            keys=self._keys(data["keys"], tuple(i["name"] for i in data["identities"])),
+            idevid=self._idevid(data["idevid"]),
+            proxy=proxy(data["proxy"]) if "proxy" in data else None,
+            clock=data["clock"],
+            limits=LimitSettings(**{name.replace("-", "_"): value for name, value in limits.items()}),
+            identities=tuple(map(self._identity, data["identities"])),
+        )
+
+    def _keys(self, data: Any, identities: tuple[str, ...]) -> KeySettings:
+        return KeySettings(
+            tcti=data["tcti"],
+            srk=int(data["srk"]),
+            storage=data["storage"],
+            auth_file=self._path(data, "auth-file"),
+            owner_auth_file=self._path(data, "owner-auth-file"),
+            identities=identities,
+        )
+
+    def _idevid(self, data: Any) -> IdevidSettings:
+        certificate = data["certificate"]
+        return IdevidSettings(
+            handle=int(data["handle"]),
+            nv_index=int(certificate.get("nv-index", DEFAULT_NV_INDEX)),
+            certificate_file=self._path(certificate, "file"),
+            chain_file=self._path(data, "chain-file"),
+            auth_file=self._path(data, "auth-file"),
+        )
+
+    def _identity(self, data: Any) -> IdentitySettings:
+        return IdentitySettings(
+            name=data["name"],
+            protocols=tuple(self._est_settings(p["est"]) for p in data["protocols"]),
+            key=KeyChoice(KeyAlgorithm(data["key"]["algorithm"])),
+            subject=MappingProxyType(data["subject"]),
+            san=SanSettings(tuple(data["san"]["dns"]), tuple(data["san"]["uri"])),
+            renew=RenewSettings(data["renew"]["fraction"], data["renew"]["same-key"]),
+            verify_url=https_url(data["verify"]["url"]) if "verify" in data else None,
+            deploy_directory=Path(data["deploy"]["directory"]) if "deploy" in data else None,
+        )
+
+    def _est_settings(self, data: Any) -> EstSettings:
+        url, label = split_est_url(data["url"]) if "url" in data else (None, None)
+        password = self._path(data, "password-file")
+        if "password-credential" in data:
+            password = self._credentials / data["password-credential"]
+        return EstSettings(url, data.get("label", label), data.get("username"), password, data["tls-unique"])
+
+    def _path(self, data: Any, key: str) -> Path | None:
+        return self._base / data[key] if key in data else None

@@ -1,0 +1,170 @@
+"""The ``format`` words of the configuration's schema: addresses, URLs, paths and templates.
+
+Each function returns the value in its one normal form and raises ValueError with a text for the operator.
+No text repeats the value, which may hold a misplaced secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import IPv6Address
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+_HOST: Final = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
+)
+_LABEL: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+_FIELD: Final = "{serial}"
+
+
+def registrar(text: str) -> str:
+    """``host:port``, ``[v6]:port`` or an https URL without a path, as ``host:port``."""
+    if "://" not in text:
+        parts = _split(f"https://{text}")
+        if _port(parts) is None:
+            raise ValueError("must be host:port, [IPv6]:port or an https URL")
+    else:
+        parts = _https(text)
+    if parts.path not in {"", "/"}:
+        raise ValueError("must have no path: its paths are fixed by RFC 8995")
+    return _authority(parts)
+
+
+def proxy(text: str) -> str:
+    """``http://host:port``."""
+    parts = _split(text)
+    if parts.scheme != "http" or _port(parts) is None or parts.path not in {"", "/"}:
+        raise ValueError("must be http://host:port")
+    return f"http://{_authority(parts)}"
+
+
+def https_url(text: str) -> str:
+    """``https://host[:port][/path]``."""
+    parts = _https(text)
+    return f"https://{_authority(parts)}{parts.path}"
+
+
+def est_url(text: str) -> str:
+    """``https://host:port/.well-known/est[/label]``; see :func:`split_est_url`."""
+    split_est_url(text)
+    return text
+
+
+def split_est_url(text: str) -> tuple[str, str | None]:
+    """Origin and label of an EST URL (RFC 7030 §3.2.2)."""
+    parts = _https(text)
+    wrong = ValueError("must be https://host[:port]/.well-known/est, with at most one label after it")
+    if parts.path in {"", "/"}:
+        return f"https://{_authority(parts)}", None
+    match parts.path.rstrip("/").split("/"):
+        case ["", ".well-known", "est"]:
+            label = None
+        case ["", ".well-known", "est", str(label)] if _LABEL.fullmatch(label):
+            pass
+        case _:
+            raise wrong
+    return f"https://{_authority(parts)}", label
+
+
+def path(text: str) -> str:
+    """A path; a relative one starts at the configuration's directory."""
+    if not text or "\0" in text or len(text) > 4096:
+        raise ValueError("must be a path")
+    return text
+
+
+def absolute_path(text: str) -> str:
+    """A path from the root, without ``..``."""
+    if not path(text).startswith("/") or ".." in PurePosixPath(text).parts:
+        raise ValueError("must be a path from the root (/...), without ..")
+    return text
+
+
+def template(text: str) -> str:
+    """Text in which only ``{serial}`` is replaced."""
+    rest = text.replace(_FIELD, "")
+    if "{" in rest or "}" in rest:
+        raise ValueError("only {serial} can stand in braces")
+    if not text.isprintable():
+        raise ValueError("must be printable text")
+    return text
+
+
+def dns_template(text: str) -> str:
+    """A host name, perhaps with ``{serial}`` in it."""
+    if not _HOST.fullmatch(template(text).replace(_FIELD, "x").removeprefix("*.")):
+        raise ValueError("must be a host name (ASCII; an international one in its xn-- form)")
+    return text
+
+
+def uri_template(text: str) -> str:
+    """An absolute URI, perhaps with ``{serial}`` in it."""
+    if not re.fullmatch(
+        r"[A-Za-z][A-Za-z0-9+.-]*:[!#-;=?-Z\[\]_a-z~%]+", template(text).replace(_FIELD, "x")
+    ):
+        raise ValueError("must be a URI with its scheme (such as urn:...)")
+    return text
+
+
+def _https(text: str) -> SplitResult:
+    parts = _split(text)
+    if parts.scheme != "https":
+        raise ValueError("must start with https://")
+    return parts
+
+
+def _split(text: str) -> SplitResult:
+    if not re.fullmatch(r"[!-~]{1,2000}", text):
+        raise ValueError("must be plain ASCII without spaces")
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname or ""
+        _port(parts)
+    except ValueError:
+        raise ValueError("host or port is malformed") from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must hold no user and no password")
+    if parts.query or parts.fragment:
+        raise ValueError("must have no query and no fragment")
+    if not (_is_v6(host) if "[" in parts.netloc else _HOST.fullmatch(host)):
+        raise ValueError("host is malformed (IPv6 stands in brackets)")
+    return parts
+
+
+def _port(parts: SplitResult) -> int | None:
+    if parts.port == 0:
+        raise ValueError("port 0")
+    return parts.port
+
+
+def _is_v6(host: str) -> bool:
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _authority(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+FORMATS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
+    {
+        "registrar": registrar,
+        "proxy": proxy,
+        "https-url": https_url,
+        "est-url": est_url,
+        "path": path,
+        "absolute-path": absolute_path,
+        "template": template,
+        "dns-template": dns_template,
+        "uri-template": uri_template,
+    }
+)

@@ -1,0 +1,177 @@
+"""The configuration as frozen records. Defaults are those of ``config.schema.json``; a test compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal
+
+from holdfast.host.clock import Policy
+from holdfast.keys.open import TpmSettings
+from holdfast.wire.errors import ConfigError
+from holdfast.wire.http import HttpCredentials
+from holdfast.wire.model import KeyAlgorithm
+
+MAX_SECRET: Final = 4096
+DEFAULT_NV_INDEX: Final = 0x01C90200  # the IDevID template of TCG, "TPM 2.0 Keys for Device Identity"
+_SUBJECT: Final[Mapping[str, str]] = MappingProxyType({"common-name": "{serial}"})
+
+
+def secret_from(path: Path | None) -> Callable[[], bytes] | None:
+    """A reader of the secret in *path*, to be called when it is needed; None without a file."""
+    return None if path is None else lambda: read_secret(path)
+
+
+def read_secret(path: Path) -> bytes:
+    """The content of *path* without one trailing newline. Raises ConfigError, which never shows it."""
+    try:
+        with path.open("rb") as file:
+            secret = file.read(MAX_SECRET + 1)
+    except OSError as error:
+        raise ConfigError("config.secret", f"{path}: {error.strerror}") from error
+    secret = secret.removesuffix(b"\n").removesuffix(b"\r")
+    if not 0 < len(secret) <= MAX_SECRET:
+        raise ConfigError("config.secret", f"{path}: a secret has 1 to {MAX_SECRET} bytes")
+    return secret
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """The home of keys. ``identities`` are the names that keys are made for."""
+
+    tcti: str = "device:/dev/tpmrm0"
+    srk: int = 0x81000001
+    storage: Literal["blob", "persistent"] = "blob"
+    auth_file: Path | None = None
+    owner_auth_file: Path | None = None
+    identities: tuple[str, ...] = ("ldevid",)
+
+    def tpm_settings(self, directory: Path) -> TpmSettings:
+        """What opens the TPM store, with wrapped keys in *directory*."""
+        return TpmSettings(
+            tcti=self.tcti,
+            directory=directory,
+            srk=self.srk,
+            storage=self.storage,
+            identities=self.identities,
+            auth=secret_from(self.auth_file),
+            owner_auth=secret_from(self.owner_auth_file),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IdevidSettings:
+    """The maker's identity. The certificate is in the file if there is one, else at the NV index."""
+
+    handle: int = 0x81020000
+    nv_index: int = DEFAULT_NV_INDEX
+    certificate_file: Path | None = None
+    chain_file: Path | None = None
+    auth_file: Path | None = None
+
+    @property
+    def auth(self) -> Callable[[], bytes] | None:
+        """Reads the key's authorisation value when it is needed."""
+        return secret_from(self.auth_file)
+
+
+@dataclass(frozen=True, slots=True)
+class ManufacturerSettings:
+    """Whose vouchers are believed. ``voucher_signers``: SHA-256 of SubjectPublicKeyInfo; empty: any."""
+
+    anchors: Path
+    voucher_signers: frozenset[bytes] = frozenset()
+    allow_nonceless: bool = False
+    assertions: frozenset[str] = frozenset({"verified", "logged", "proximity"})
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """Bounds of one connection, in seconds and bytes."""
+
+    connect_seconds: float = 15
+    read_seconds: float = 30
+    total_seconds: float = 120
+    header_bytes: int = 16384
+    body_bytes: int = 1 << 20
+    inline_wait_seconds: float = 30
+
+
+@dataclass(frozen=True, slots=True)
+class EstSettings:
+    """Enrollment over EST (RFC 7030). ``url`` is ``https://host:port``; None: the registrar."""
+
+    url: str | None = None
+    label: str | None = None
+    username: str | None = None
+    password_file: Path | None = None
+    tls_unique: bool = False
+
+    @property
+    def credentials(self) -> HttpCredentials | None:
+        """User and password, read now. Raises ConfigError."""
+        if self.username is None or self.password_file is None:
+            return None
+        try:
+            return HttpCredentials(self.username, read_secret(self.password_file).decode())
+        except UnicodeDecodeError:
+            raise ConfigError("config.secret", f"{self.password_file}: not UTF-8") from None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChoice:
+    """What kind of key an identity has."""
+
+    algorithm: KeyAlgorithm = KeyAlgorithm.P256
+
+
+@dataclass(frozen=True, slots=True)
+class SanSettings:
+    """Alternative names to ask for. ``{serial}`` stands for the device's serial number."""
+
+    dns: tuple[str, ...] = ()
+    uri: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RenewSettings:
+    """When to renew, as a part of the certificate's life, and with which key."""
+
+    fraction: float = 0.667
+    same_key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySettings:
+    """One identity to enroll. ``subject`` maps attribute names to templates."""
+
+    name: str = "ldevid"
+    protocols: tuple[EstSettings, ...] = (EstSettings(),)
+    key: KeyChoice = KeyChoice()
+    subject: Mapping[str, str] = field(default_factory=lambda: _SUBJECT)
+    san: SanSettings = SanSettings()
+    renew: RenewSettings = RenewSettings()
+    verify_url: str | None = None
+    deploy_directory: Path | None = None
+
+    @property
+    def est(self) -> EstSettings:
+        """The EST rung of the ladder."""
+        return self.protocols[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration. ``registrars`` are ``host:port``, IPv6 in brackets."""
+
+    registrars: tuple[str, ...]
+    manufacturer: ManufacturerSettings
+    state_directory: Path = Path("/var/lib/holdfast")
+    keys: KeySettings = KeySettings()
+    idevid: IdevidSettings = IdevidSettings()
+    proxy: str | None = None
+    clock: Policy = "auto"
+    limits: LimitSettings = LimitSettings()
+    identities: tuple[IdentitySettings, ...] = (IdentitySettings(),)

@@ -1,0 +1,107 @@
+"""What the schema cannot say about a configuration: files that must exist, fields that depend on others."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from holdfast.host.config_formats import split_est_url
+from holdfast.host.config_schema import with_defaults
+from holdfast.host.config_yaml import Document, Fault, KeyPath
+
+_FILES: Final[tuple[KeyPath, ...]] = (
+    ("idevid", "certificate", "file"),
+    ("idevid", "chain-file"),
+    ("manufacturer", "anchors"),
+)
+_SECRETS: Final[tuple[KeyPath, ...]] = (
+    ("keys", "auth-file"),
+    ("keys", "owner-auth-file"),
+    ("idevid", "auth-file"),
+)
+
+
+class Rules:
+    """The rules for *document*. Values at the *faulty* paths have been told of already and are left out."""
+
+    def __init__(self, document: Document, base: Path, credentials: Path, faulty: frozenset[KeyPath]) -> None:
+        self._document = document
+        self._base = base
+        self._credentials = credentials
+        self._faulty = faulty
+
+    def faults(self) -> Iterator[Fault]:
+        """Every rule that does not hold."""
+        for path in _FILES:
+            yield from self._file(path, secret=False)
+        for path in _SECRETS:
+            yield from self._file(path, secret=True)
+        yield from self._limits()
+        yield from self._identities()
+
+    def _limits(self) -> Iterator[Fault]:
+        limits = with_defaults({"limits": self._get(("limits",), dict) or {}})["limits"]
+        for name in ("connect-seconds", "read-seconds"):
+            value, total = limits[name], limits["total-seconds"]
+            if all(isinstance(n, int | float) for n in (value, total)) and value > total:
+                yield self._fault(("limits", name), "must not be more than total-seconds")
+
+    def _identities(self) -> Iterator[Fault]:
+        seen: set[str | None] = set()
+        for n in range(len(self._get(("identities",), list) or [])):
+            name = self._get(("identities", n, "name"), str)
+            if name is not None and name in seen:
+                yield self._fault(("identities", n, "name"), "another identity has this name")
+            seen.add(name)
+            yield from self._est(("identities", n, "protocols", 0, "est"))
+
+    def _est(self, path: KeyPath) -> Iterator[Fault]:
+        est = self._get(path, dict) or {}
+        secrets = [k for k in ("password-file", "password-credential") if k in est]
+        if len(secrets) > 1:
+            yield self._fault((*path, secrets[1]), f"excludes {secrets[0]}")
+        if "username" in est and not secrets:
+            yield self._fault((*path, "username"), "needs a password-file or password-credential")
+        if secrets and "username" not in est:
+            yield self._fault((*path, secrets[0]), "needs a username")
+        yield from self._file((*path, "password-file"), secret=True)
+        credential = self._get((*path, "password-credential"), str)
+        if credential is not None and not (self._credentials / credential).is_file():
+            yield self._fault((*path, "password-credential"), f"no such credential in {self._credentials}")
+        url, label = self._get((*path, "url"), str), self._get((*path, "label"), str)
+        if url is not None and label is not None and split_est_url(url)[1] not in {None, label}:
+            yield self._fault((*path, "label"), "the url names another label")
+
+    def _file(self, path: KeyPath, *, secret: bool) -> Iterator[Fault]:
+        name = self._get(path, str)
+        if name is None:
+            return
+        file = self._base / name
+        try:
+            # Not only stat: it must be readable by us. O_NONBLOCK: a fifo must not hang us.
+            fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            yield self._fault(path, f"{file}: {error.strerror}")
+            return
+        mode = os.fstat(fd).st_mode
+        os.close(fd)
+        if not stat.S_ISREG(mode):
+            yield self._fault(path, f"{file}: not a regular file")
+        elif secret and mode & 0o007:
+            yield self._fault(path, f"{file}: open to every user of this host; chmod o= it")
+
+    def _get(self, path: KeyPath, kind: type[Any]) -> Any:
+        """The value at *path* if it is there, of that *kind* and without fault; else None."""
+        value = self._document.data
+        for step in path:
+            try:
+                value = value[step]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return value if isinstance(value, kind) and path not in self._faulty else None
+
+    def _fault(self, path: KeyPath, message: str) -> Fault:
+        return Fault(self._document.line(path), path, message)

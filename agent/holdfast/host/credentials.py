@@ -1,0 +1,163 @@
+"""The files that other programs use: a chain, the anchors, and a key reference (ARCHITECTURE §5 rule 3).
+
+::
+
+    <directory>/<identity>/generation-3/{chain.pem, anchors.pem, key.pem}
+    <directory>/<identity>/current  -> generation-3      swapped in one step
+    <directory>/<identity>/previous -> generation-2      what rolling back returns to
+
+A directory ``generation-N`` is complete whenever it has that name: it is made and removed under another.
+Every operation can be cut off anywhere and repeated. Readers of several files resolve ``current`` once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from holdfast.host.durable import Directory, storage_errors
+from holdfast.wire.errors import LocalProtocolError, StateError
+from holdfast.wire.model import Chain
+
+CURRENT: Final = "current"
+PREVIOUS: Final = "previous"
+MAX_FILE: Final = 1 << 20
+_UNFINISHED: Final = ".new"
+_IDENTITY: Final = re.compile(r"[a-z0-9-]{1,32}")
+_GENERATION: Final = re.compile(r"generation-([0-9]{1,9})(\.old)?")
+
+
+class CredentialFiles:
+    """The files of *identity* below *directory*. Raises StateError ``credentials.*`` if the disk refuses."""
+
+    def __init__(self, directory: Path, identity: str) -> None:
+        if not _IDENTITY.fullmatch(identity):
+            raise LocalProtocolError("credentials.name", f"{identity!r} cannot name a directory")
+        self._path = directory / identity
+
+    @property
+    def current_directory(self) -> Path:
+        """The path that other programs are configured with."""
+        return self._path / CURRENT
+
+    def current(self) -> int | None:
+        """The generation that other programs see; None before the first."""
+        with storage_errors("credentials", f"read {self._path}"):
+            try:
+                directory = Directory.open(self._path)
+            except FileNotFoundError:
+                return None
+            with directory:
+                match = _GENERATION.fullmatch(directory.target(CURRENT) or "")
+        return int(match[1]) if match and match[2] is None else None
+
+    def stage(self, generation: int, chain: Chain, anchors: Chain, key_pem: bytes | None) -> None:
+        """Write *generation* beside the others, durably and visible to nobody through ``current``.
+
+        *chain* is leaf first. *key_pem* refers to a key in its hardware and is no secret by itself; mode
+        0640 all the same. Staging the same again does nothing.
+        """
+        wanted = {"chain.pem": _pem(chain), "anchors.pem": _pem(anchors)}
+        if key_pem is not None:
+            wanted["key.pem"] = key_pem
+        name = f"generation-{generation}"
+        with self._open(f"stage generation {generation}") as home:
+            if name in home.names():
+                if _content(home, name) == wanted:
+                    home.sync()  # it may have come from an attempt that was cut off before its sync
+                    return
+                _clear_the_name(home, name)
+            home.remove_tree(name + _UNFINISHED)
+            with home.child(name + _UNFINISHED, 0o755) as new:
+                for file, data in wanted.items():
+                    new.write(file, data, 0o640 if file == "key.pem" else 0o644)
+                new.sync()
+            home.rename(name + _UNFINISHED, name)
+            home.sync()
+
+    def promote(self, generation: int) -> None:
+        """Make *generation* current, keep the one before for :meth:`rollback`, and remove all others.
+
+        Raises StateError ``credentials.not-staged``. Promoting what is current only tidies up.
+        """
+        name = f"generation-{generation}"
+        with self._open(f"promote generation {generation}") as home:
+            if name not in home.names():
+                raise StateError("credentials.not-staged", f"{self._path / name} does not exist")
+            before = home.target(CURRENT)
+            if before != name:
+                if before is not None:
+                    home.point(PREVIOUS, before)
+                home.point(CURRENT, name)
+            home.sync()  # before anything goes that an undone swap would need
+            _retire(home)
+
+    def rollback(self, generation: int) -> int | None:
+        """Take back the promotion of *generation*: ``current`` leads to the one before, or is gone if there
+        was none. Does nothing if *generation* is not current. Returns the generation that is current now."""
+        with self._open(f"roll back generation {generation}") as home:
+            if home.target(CURRENT) == f"generation-{generation}":
+                before = home.target(PREVIOUS)
+                if before is not None and before in home.names() and before != home.target(CURRENT):
+                    home.point(CURRENT, before)
+                else:
+                    home.remove(CURRENT)
+            home.sync()
+        return self.current()
+
+    @contextmanager
+    def _open(self, action: str) -> Iterator[Directory]:
+        with (
+            storage_errors("credentials", f"{action} in {self._path}"),
+            Directory.make(self._path, 0o755) as home,
+        ):
+            yield home
+
+
+def _pem(chain: Chain) -> bytes:
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
+
+
+def _content(home: Directory, name: str) -> dict[str, bytes | None]:
+    with home.child(name, 0o755) as generation:
+        return {file: generation.read(file, MAX_FILE) for file in generation.names()}
+
+
+def _clear_the_name(home: Directory, name: str) -> None:
+    """Free *name* for other content. If other programs use it (numbers started anew after the record was
+    lost), a copy takes its place first."""
+    if home.target(CURRENT) == name:
+        copy = f"{name}.old"
+        home.remove_tree(copy)
+        home.remove_tree(copy + _UNFINISHED)
+        with home.child(copy + _UNFINISHED, 0o755) as kept:
+            for file, data in _content(home, name).items():
+                kept.write(file, data or b"", 0o640 if file == "key.pem" else 0o644)
+            kept.sync()
+        home.rename(copy + _UNFINISHED, copy)
+        home.point(CURRENT, copy)
+        home.sync()
+    _discard(home, name)
+
+
+def _retire(home: Directory) -> None:
+    kept = {home.target(CURRENT), home.target(PREVIOUS)}
+    for name in sorted(home.names() - kept):
+        if _GENERATION.fullmatch(name.removesuffix(_UNFINISHED)):
+            _discard(home, name)
+
+
+def _discard(home: Directory, name: str) -> None:
+    """Remove a generation; half removed it no longer has the name of a complete one."""
+    if not name.endswith(_UNFINISHED):
+        home.remove_tree(name + _UNFINISHED)
+        home.rename(name, name + _UNFINISHED)
+        # Else a cut could bring the name back over a half emptied directory.
+        home.sync()
+        name += _UNFINISHED
+    home.remove_tree(name)

@@ -1,0 +1,1 @@
+"""Floor 1: private keys that never leave their hardware."""

@@ -1,0 +1,69 @@
+"""Keys by reference (ARCHITECTURE §3). A key's private half never leaves its hardware.
+
+References are planned before keys are made: the record names the reference durably first, then
+:meth:`KeyStore.generate` makes the key exactly there, replacing whatever an interrupted attempt left.
+So a power cut can leave a planned reference without a key, never a key without a reference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NewType, Protocol
+
+from holdfast.wire.model import KeyAlgorithm, SigningKey
+
+KeyRef = NewType("KeyRef", str)
+"""Secret-free URI of a key: ``tpm2:0x81020000`` (persistent), ``tpm2:blob:ldevid-3`` (wrapped, on disk)."""
+
+NO_KEY: Final = KeyRef("")
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """What kind of key to make. ``decrypt`` asks for an RSA key that also decrypts (SCEP)."""
+
+    algorithm: KeyAlgorithm = KeyAlgorithm.P256
+    decrypt: bool = False
+
+
+class Key(Protocol):
+    """One private key in its hardware."""
+
+    @property
+    def ref(self) -> KeyRef: ...
+
+    def signer(self) -> SigningKey:
+        """A ``cryptography`` private key whose operations run in the hardware; export always raises."""
+        ...
+
+    def reference_pem(self) -> bytes | None:
+        """What another program loads instead of the key (a TSS2 PEM), or None if there is none."""
+        ...
+
+
+class KeyStore(Protocol):
+    """A home of keys. Raises only :class:`~holdfast.wire.errors.KeyStoreError` and its kinds."""
+
+    def plan(self, identity: str, generation: int) -> KeyRef:
+        """Where the key of that generation will live. Pure: touches no hardware."""
+        ...
+
+    def generate(self, ref: KeyRef, spec: KeySpec) -> Key:
+        """Make a key at *ref*, replacing what is there."""
+        ...
+
+    def load(self, ref: KeyRef) -> Key:
+        """Raises :class:`~holdfast.wire.errors.KeyNotFound`."""
+        ...
+
+    def destroy(self, ref: KeyRef) -> None:
+        """Remove the key at *ref*; no error if there is none."""
+        ...
+
+    def refs(self) -> frozenset[KeyRef]:
+        """Every key that this store holds for the agent (never the IDevID)."""
+        ...
+
+    def close(self) -> None:
+        """Flush every transient object and end the connection to the hardware."""
+        ...

@@ -1,0 +1,1 @@
+"""Floor 2: the life of an identity, as pure rules."""

@@ -1,0 +1,262 @@
+"""What can happen to a device, and what it then does. Both are plain frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from holdfast.keys.api import KeyRef
+from holdfast.life.record import Anchor, Trouble
+from holdfast.wire.model import KeyAlgorithm, Purpose
+
+# --- events about the domain -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapDue:
+    """A step began while the device belongs to nobody, or while a bootstrap attempt is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPrepared:
+    """A provisional connection stands and the voucher request for it is signed, but nothing was sent yet."""
+
+    registrar: str
+    nonce: str
+    pvr: bytes = field(repr=False)
+    registrar_certificate: bytes = field(repr=False)
+    deadline: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherPending:
+    """The registrar asked for patience (202)."""
+
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrarMoved:
+    """The registrar pointed to another origin, and this is the first time (RFC 8995 §5.6)."""
+
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherAccepted:
+    """Every check of the voucher held, the registrar's own chain included."""
+
+    voucher: bytes = field(repr=False)
+    anchor: Anchor
+    seen: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapFailed:
+    """This registrar did not become our owner's. The next one is tried at ``due`` (None: at once)."""
+
+    trouble: Trouble
+    due: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapInterrupted:
+    """The connection or the key store failed during an attempt that stays valid until its deadline."""
+
+    trouble: Trouble
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DomainLost:
+    """The domain no longer takes this device, and no credential is left: find out again whose it is."""
+
+    trouble: Trouble
+    due: datetime
+
+
+# --- events about one identity -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StepBegun:
+    """A step looks at the identity; nothing special is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalDue:
+    """The credential has reached its renewal moment."""
+
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialLapsed:
+    """The credential's life has ended, by a clock that can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialLost:
+    """The key of the credential is gone for good: the TPM was cleared or replaced."""
+
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class OfferTaken:
+    """The CA's certificates and wishes were read, and a key was planned: it does not exist yet."""
+
+    purpose: Purpose
+    protocol: str
+    key: KeyRef
+    algorithm: KeyAlgorithm
+    generation: int
+    transaction: str
+    wishes: bytes
+    anchors: tuple[Anchor, ...]
+    intermediates: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CsrMade:
+    """The planned key exists and has signed this CSR. Nothing was sent yet."""
+
+    csr: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentPending:
+    """The CA asked for patience (202)."""
+
+    due: datetime
+    resume: bytes
+    deadline: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateIssued:
+    """A certificate came and passed every check that needs no handshake."""
+
+    chain: tuple[bytes, ...] = field(repr=False)
+    seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialProved:
+    """A real handshake with the new certificate worked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProofRefused:
+    """A server saw the new certificate and did not take it. It is shown again at ``due``."""
+
+    trouble: Trouble
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """Other programs see the active credential. Nothing is left to do for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeysRetired:
+    """The keys that waited for it are destroyed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentFailed:
+    """This transaction cannot succeed any more: its key goes, the credential stays."""
+
+    trouble: Trouble
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """The step failed, the transaction stays as it is and is tried again at ``due``."""
+
+    trouble: Trouble
+    due: datetime
+
+
+DomainEvent = (
+    BootstrapDue
+    | AttemptPrepared
+    | VoucherPending
+    | RegistrarMoved
+    | VoucherAccepted
+    | BootstrapFailed
+    | BootstrapInterrupted
+    | DomainLost
+)
+IdentityEvent = (
+    StepBegun
+    | RenewalDue
+    | CredentialLapsed
+    | CredentialLost
+    | OfferTaken
+    | CsrMade
+    | EnrollmentPending
+    | CertificateIssued
+    | CredentialProved
+    | ProofRefused
+    | Deployed
+    | KeysRetired
+    | EnrollmentFailed
+    | AttemptFailed
+)
+
+# --- effects: what the worker does next --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareAttempt:
+    """Open a provisional connection to the next registrar and sign a voucher request for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVoucher:
+    """Send the prepared voucher request, on the same connection or to the same certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discover:
+    """Read the CA's certificates and wishes, and plan a key."""
+
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class MakeRequest:
+    """Make the planned key and its CSR."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enroll:
+    """Send the CSR."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Ask again for the pending answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProveCredential:
+    """Use the staged certificate in a handshake with a peer of the domain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """Make the active credential current for other programs."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetireKeys:
+    """Destroy the keys that no part of the record needs any more."""
+
+
+DomainEffect = PrepareAttempt | RequestVoucher
+IdentityEffect = Discover | MakeRequest | Enroll | Resume | ProveCredential | Deploy | RetireKeys
+Effect = DomainEffect | IdentityEffect

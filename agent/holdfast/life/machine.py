@@ -1,0 +1,407 @@
+"""Every transition of a device, in one table (ARCHITECTURE §5).
+
+:func:`decide` is pure: it takes the record and what happened, and returns the new record and what to do
+next. The worker commits the record before it does anything of that. A pair of state and event that no
+row names is impossible: meeting it is our own bug and raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from holdfast.keys.api import NO_KEY, KeyRef
+from holdfast.life import events as ev
+from holdfast.life.record import (
+    Credential,
+    CredentialState,
+    DeviceRecord,
+    Domain,
+    DomainState,
+    Identity,
+    Schedule,
+    Transaction,
+    TransactionState,
+    Trouble,
+)
+from holdfast.wire.errors import LocalProtocolError
+from holdfast.wire.model import Moment, Purpose
+
+Effects = tuple[ev.Effect, ...]
+
+# --- the domain --------------------------------------------------------------------------------------
+
+_D = DomainState
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRow:
+    """From any of *sources*, *event* leads to *target* (None: the state stays) and asks for *effects*."""
+
+    sources: frozenset[DomainState]
+    event: type[ev.DomainEvent]
+    target: DomainState | None
+    apply: Callable[[DeviceRecord, Any, Moment], DeviceRecord]
+    effects: Callable[[Any], Effects]
+
+
+def _nothing(_event: object) -> Effects:
+    return ()
+
+
+def _always(*effects: ev.Effect) -> Callable[[object], Effects]:
+    return lambda _event: effects
+
+
+def _same(record: DeviceRecord, _event: object, _now: Moment) -> DeviceRecord:
+    return record
+
+
+def _prepared(record: DeviceRecord, event: ev.AttemptPrepared, _now: Moment) -> DeviceRecord:
+    domain = Domain(
+        state=_D.PROVISIONAL,
+        registrar=event.registrar,
+        redirected=record.domain.redirected,
+        nonce=event.nonce,
+        pvr=event.pvr,
+        registrar_certificate=event.registrar_certificate,
+        deadline=event.deadline,
+    )
+    return replace(record, domain=domain)
+
+
+def _voucher_pending(record: DeviceRecord, event: ev.VoucherPending, _now: Moment) -> DeviceRecord:
+    domain = replace(record.domain, polls=record.domain.polls + 1)
+    return replace(record, domain=domain, schedule=replace(record.schedule, due=event.due))
+
+
+def _moved(record: DeviceRecord, event: ev.RegistrarMoved, _now: Moment) -> DeviceRecord:
+    return replace(record, domain=Domain(registrar=event.location, redirected=True))
+
+
+def _vouched(record: DeviceRecord, event: ev.VoucherAccepted, _now: Moment) -> DeviceRecord:
+    domain = Domain(
+        state=_D.VOUCHED,
+        registrar=record.domain.registrar,
+        voucher=event.voucher,
+        anchors=(event.anchor,),
+        floor=event.seen,
+    )
+    # The count stays until a credential works: a domain that vouches for the device but does not enroll it
+    # must not have the first turn again.
+    schedule = Schedule(attempts=record.schedule.attempts)
+    return replace(record, domain=domain, schedule=schedule)
+
+
+def _bootstrap_failed(
+    record: DeviceRecord, event: ev.BootstrapFailed | ev.DomainLost, _now: Moment
+) -> DeviceRecord:
+    return replace(record, domain=Domain(), schedule=_failed(record.schedule, event.trouble, event.due))
+
+
+def _interrupted(record: DeviceRecord, event: ev.BootstrapInterrupted, _now: Moment) -> DeviceRecord:
+    return replace(record, schedule=_failed(record.schedule, event.trouble, event.due))
+
+
+def _failed(schedule: Schedule, trouble: Trouble, due: datetime | None) -> Schedule:
+    return Schedule(due=due, attempts=schedule.attempts + 1, trouble=trouble)
+
+
+_UNVOUCHED = frozenset({_D.NONE, _D.PROVISIONAL})
+
+DOMAIN_TABLE: Final[tuple[DomainRow, ...]] = (
+    DomainRow(frozenset({_D.NONE}), ev.BootstrapDue, None, _same, _always(ev.PrepareAttempt())),
+    DomainRow(frozenset({_D.PROVISIONAL}), ev.BootstrapDue, None, _same, _always(ev.RequestVoucher())),
+    DomainRow(frozenset({_D.VOUCHED}), ev.BootstrapDue, None, _same, _nothing),
+    DomainRow(
+        frozenset({_D.NONE}), ev.AttemptPrepared, _D.PROVISIONAL, _prepared, _always(ev.RequestVoucher())
+    ),
+    DomainRow(frozenset({_D.PROVISIONAL}), ev.VoucherPending, None, _voucher_pending, _nothing),
+    DomainRow(frozenset({_D.PROVISIONAL}), ev.RegistrarMoved, _D.NONE, _moved, _always(ev.PrepareAttempt())),
+    DomainRow(frozenset({_D.PROVISIONAL}), ev.VoucherAccepted, _D.VOUCHED, _vouched, _nothing),
+    DomainRow(
+        _UNVOUCHED,
+        ev.BootstrapFailed,
+        _D.NONE,
+        _bootstrap_failed,
+        lambda event: (ev.PrepareAttempt(),) if event.due is None else (),
+    ),
+    DomainRow(_UNVOUCHED, ev.BootstrapInterrupted, None, _interrupted, _nothing),
+    DomainRow(frozenset({_D.VOUCHED}), ev.DomainLost, _D.NONE, _bootstrap_failed, _nothing),
+)
+
+# --- one identity ------------------------------------------------------------------------------------
+
+_C = CredentialState
+_T = TransactionState
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRow:
+    """From any pair of *credentials* and *transactions*; a target of None keeps that part's state."""
+
+    credentials: frozenset[CredentialState]
+    transactions: frozenset[TransactionState]
+    event: type[ev.IdentityEvent]
+    credential: CredentialState | None
+    transaction: TransactionState | None
+    apply: Callable[[Identity, Any, Moment], Identity]
+    effects: Callable[[Any], Effects]
+
+
+def _keep(identity: Identity, _event: object, _now: Moment) -> Identity:
+    return identity
+
+
+def _retire(identity: Identity, key: KeyRef) -> tuple[KeyRef, ...]:
+    """The keys to destroy once nothing of *identity* names *key* any more."""
+    in_use = {identity.credential.key, identity.transaction.key}
+    wanted = (*identity.retiring, *((key,) if key and key not in in_use else ()))
+    return tuple(dict.fromkeys(k for k in wanted if k not in in_use))
+
+
+def _lapse(identity: Identity, _event: object, _now: Moment) -> Identity:
+    return replace(identity, credential=replace(identity.credential, state=_C.EXPIRED))
+
+
+def _lapse_and_drop(identity: Identity, event: object, now: Moment) -> Identity:
+    return _drop_transaction(_lapse(identity, event, now))
+
+
+def _lose(identity: Identity, event: ev.CredentialLost, _now: Moment) -> Identity:
+    changed = replace(
+        identity,
+        credential=Credential(generation=identity.credential.generation),
+        schedule=replace(identity.schedule, due=None, trouble=event.trouble),
+    )
+    return replace(changed, retiring=_retire(changed, identity.credential.key))
+
+
+def _drop_transaction(identity: Identity) -> Identity:
+    gone = identity.transaction.key
+    free = replace(identity, transaction=Transaction())
+    return replace(free, retiring=_retire(free, gone))
+
+
+def _keyed(identity: Identity, event: ev.OfferTaken, _now: Moment) -> Identity:
+    transaction = Transaction(
+        state=_T.KEYED,
+        purpose=event.purpose,
+        protocol=event.protocol,
+        key=event.key,
+        algorithm=event.algorithm,
+        generation=event.generation,
+        id=event.transaction,
+        wishes=event.wishes,
+    )
+    changed = replace(identity, transaction=transaction, schedule=_progress(identity.schedule))
+    return replace(changed, retiring=_retire(changed, NO_KEY))
+
+
+def _requested(identity: Identity, event: ev.CsrMade, _now: Moment) -> Identity:
+    return replace(identity, transaction=replace(identity.transaction, state=_T.REQUESTED, csr=event.csr))
+
+
+def _pending(identity: Identity, event: ev.EnrollmentPending, _now: Moment) -> Identity:
+    transaction = replace(
+        identity.transaction,
+        state=_T.PENDING,
+        resume=event.resume,
+        deadline=identity.transaction.deadline or event.deadline,
+    )
+    schedule = Schedule(due=event.due, trouble=identity.schedule.trouble)
+    return replace(identity, transaction=transaction, schedule=schedule)
+
+
+def _staged(identity: Identity, event: ev.CertificateIssued, _now: Moment) -> Identity:
+    transaction = replace(identity.transaction, state=_T.STAGED, chain=event.chain, resume=b"", deadline=None)
+    return replace(identity, transaction=transaction, schedule=_progress(identity.schedule))
+
+
+def _promoted(identity: Identity, _event: ev.CredentialProved, _now: Moment) -> Identity:
+    old = identity.credential.key
+    new = identity.transaction
+    changed = replace(
+        identity,
+        credential=Credential(state=_C.ACTIVE, key=new.key, chain=new.chain, generation=new.generation),
+        transaction=Transaction(),
+        schedule=Schedule(),
+    )
+    return replace(changed, retiring=_retire(changed, old))
+
+
+def _refused(identity: Identity, event: ev.ProofRefused, _now: Moment) -> Identity:
+    transaction = replace(identity.transaction, refusals=identity.transaction.refusals + 1)
+    schedule = _failed(identity.schedule, event.trouble, event.due)
+    return replace(identity, transaction=transaction, schedule=schedule)
+
+
+def _settled(identity: Identity, _event: ev.Deployed, _now: Moment) -> Identity:
+    return replace(identity, schedule=Schedule())
+
+
+def _retired(identity: Identity, _event: ev.KeysRetired, _now: Moment) -> Identity:
+    return replace(identity, retiring=())
+
+
+def _abandoned(identity: Identity, event: ev.EnrollmentFailed, _now: Moment) -> Identity:
+    schedule = _failed(identity.schedule, event.trouble, event.due)
+    return _drop_transaction(replace(identity, schedule=schedule))
+
+
+def _postponed(identity: Identity, event: ev.AttemptFailed, _now: Moment) -> Identity:
+    return replace(identity, schedule=_failed(identity.schedule, event.trouble, event.due))
+
+
+def _progress(schedule: Schedule) -> Schedule:
+    """The due time is used up; the last trouble and the count stay visible until the credential works."""
+    return replace(schedule, due=None)
+
+
+def _discover_initial(_event: object) -> Effects:
+    return (ev.Discover(Purpose.INITIAL),)
+
+
+_ANY_C = frozenset(_C)
+_WITHOUT = frozenset({_C.NONE, _C.EXPIRED, _C.REVOKED})
+_ACTIVE = frozenset({_C.ACTIVE})
+_IDLE = frozenset({_T.NONE})
+_ASKING = frozenset({_T.REQUESTED, _T.PENDING})
+_STAGED = frozenset({_T.STAGED})
+
+IDENTITY_TABLE: Final[tuple[IdentityRow, ...]] = (
+    IdentityRow(_WITHOUT, _IDLE, ev.StepBegun, None, None, _keep, _discover_initial),
+    IdentityRow(_ACTIVE, _IDLE, ev.StepBegun, None, None, _keep, _always(ev.Deploy())),
+    IdentityRow(_ANY_C, frozenset({_T.KEYED}), ev.StepBegun, None, None, _keep, _always(ev.MakeRequest())),
+    IdentityRow(_ANY_C, frozenset({_T.REQUESTED}), ev.StepBegun, None, None, _keep, _always(ev.Enroll())),
+    IdentityRow(_ANY_C, frozenset({_T.PENDING}), ev.StepBegun, None, None, _keep, _always(ev.Resume())),
+    IdentityRow(_ANY_C, _STAGED, ev.StepBegun, None, None, _keep, _always(ev.ProveCredential())),
+    IdentityRow(
+        _ACTIVE, _IDLE, ev.RenewalDue, None, None, _keep, lambda event: (ev.Discover(event.purpose),)
+    ),
+    # A renewal authenticates with the credential that has just lapsed, so it starts again from the IDevID;
+    # a certificate that already came is as good as ever.
+    IdentityRow(
+        _ACTIVE,
+        frozenset(_T) - _STAGED,
+        ev.CredentialLapsed,
+        _C.EXPIRED,
+        _T.NONE,
+        _lapse_and_drop,
+        lambda _event: (ev.RetireKeys(), ev.Discover(Purpose.INITIAL)),
+    ),
+    IdentityRow(
+        _ACTIVE, _STAGED, ev.CredentialLapsed, _C.EXPIRED, None, _lapse, _always(ev.ProveCredential())
+    ),
+    IdentityRow(
+        _ACTIVE,
+        _IDLE,
+        ev.CredentialLost,
+        _C.NONE,
+        None,
+        _lose,
+        _always(ev.RetireKeys(), ev.Discover(Purpose.INITIAL)),
+    ),
+    IdentityRow(_ANY_C, _IDLE, ev.OfferTaken, None, _T.KEYED, _keyed, _always(ev.MakeRequest())),
+    IdentityRow(
+        _ANY_C,
+        frozenset({_T.KEYED, _T.REQUESTED, _T.PENDING}),
+        ev.CsrMade,
+        None,
+        _T.REQUESTED,
+        _requested,
+        _always(ev.Enroll()),
+    ),
+    IdentityRow(_ANY_C, _ASKING, ev.EnrollmentPending, None, _T.PENDING, _pending, _nothing),
+    IdentityRow(
+        _ANY_C, _ASKING, ev.CertificateIssued, None, _T.STAGED, _staged, _always(ev.ProveCredential())
+    ),
+    IdentityRow(_ANY_C, _STAGED, ev.CredentialProved, _C.ACTIVE, _T.NONE, _promoted, _always(ev.Deploy())),
+    IdentityRow(_ANY_C, _STAGED, ev.ProofRefused, None, None, _refused, _nothing),
+    # Not before: other programs still use the old key until then.
+    IdentityRow(_ACTIVE, _IDLE, ev.Deployed, None, None, _settled, _always(ev.RetireKeys())),
+    IdentityRow(_ANY_C, frozenset(_T), ev.KeysRetired, None, None, _retired, _nothing),
+    IdentityRow(
+        _ANY_C,
+        frozenset(_T) - _IDLE,
+        ev.EnrollmentFailed,
+        None,
+        _T.NONE,
+        _abandoned,
+        _always(ev.RetireKeys()),
+    ),
+    IdentityRow(_ANY_C, frozenset(_T), ev.AttemptFailed, None, None, _postponed, _nothing),
+)
+
+
+def decide(
+    record: DeviceRecord, event: ev.DomainEvent | ev.IdentityEvent, now: Moment, *, identity: str = ""
+) -> tuple[DeviceRecord, Effects]:
+    """What *event* makes of *record*, and what to do next, in order.
+
+    *identity* names the entry that an identity event is about. The time floor of the record rises with a
+    trusted *now* only when the record changes anyway, so that idling writes nothing.
+    Raises LocalProtocolError for a pair of state and event that the tables do not name.
+    """
+    changed, effects = (
+        _decide_identity(record, event, now, identity)
+        if isinstance(event, ev.IdentityEvent)
+        else _decide_domain(record, event, now)
+    )
+    if changed != record and now.trusted:
+        changed = replace(changed, floor=max(changed.floor, now.now))
+    return changed, effects
+
+
+def _decide_domain(record: DeviceRecord, event: ev.DomainEvent, now: Moment) -> tuple[DeviceRecord, Effects]:
+    state = record.domain.state
+    for row in DOMAIN_TABLE:
+        if isinstance(event, row.event) and state in row.sources:
+            changed = row.apply(record, event, now)
+            _reached(changed.domain.state, row.target or state, event)
+            return changed, row.effects(event)
+    raise LocalProtocolError(
+        "machine.impossible", f"{type(event).__name__} while the domain is {state.value}"
+    )
+
+
+def _decide_identity(
+    record: DeviceRecord, event: ev.IdentityEvent, now: Moment, name: str
+) -> tuple[DeviceRecord, Effects]:
+    entry = record.identity(name)
+    credential, transaction = entry.credential.state, entry.transaction.state
+    for row in IDENTITY_TABLE:
+        if isinstance(event, row.event) and credential in row.credentials and transaction in row.transactions:
+            changed = row.apply(entry, event, now)
+            _reached(changed.credential.state, row.credential or credential, event)
+            _reached(changed.transaction.state, row.transaction or transaction, event)
+            result = record if changed == entry else record.with_identity(changed)
+            effects = tuple(e for e in row.effects(event) if changed.retiring or e != ev.RetireKeys())
+            return _with_domain_news(result, event), effects
+    raise LocalProtocolError(
+        "machine.impossible",
+        f"{type(event).__name__} while {name} is {credential.value}/{transaction.value}",
+    )
+
+
+def _with_domain_news(record: DeviceRecord, event: ev.IdentityEvent) -> DeviceRecord:
+    """An offer also brings anchors, an issued certificate also proves that a time has passed, and one that
+    works that this is our domain."""
+    if isinstance(event, ev.OfferTaken):
+        domain = replace(record.domain, anchors=event.anchors, intermediates=event.intermediates)
+        return replace(record, domain=domain)
+    if isinstance(event, ev.CertificateIssued):
+        floor = max(record.time_floor, event.seen)
+        return replace(record, domain=replace(record.domain, floor=floor))
+    if isinstance(event, ev.CredentialProved):
+        return replace(record, schedule=Schedule())
+    return record
+
+
+def _reached(actual: object, expected: object, event: object) -> None:
+    if actual is not expected:
+        raise LocalProtocolError(
+            "machine.table", f"{type(event).__name__} led to {actual}, the table says {expected}"
+        )

@@ -1,0 +1,211 @@
+"""The durable record of a device: one domain part, and one entry an identity (ARCHITECTURE §5).
+
+All records are frozen; the store writes what :func:`encode` returns and reads it with :func:`decode`.
+Binary values are DER and stand as base64 in the JSON text, times as RFC 3339 UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from holdfast.keys.api import NO_KEY, KeyRef
+from holdfast.wire.errors import SchemaTooNew, StateCorrupt
+from holdfast.wire.model import KeyAlgorithm, Purpose
+
+SCHEMA: Final = 1
+
+
+class DomainState(Enum):
+    NONE = "none"
+    PROVISIONAL = "provisional"
+    VOUCHED = "vouched"
+
+
+class CredentialState(Enum):
+    NONE = "none"
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+class TransactionState(Enum):
+    NONE = "none"
+    KEYED = "keyed"
+    REQUESTED = "requested"
+    PENDING = "pending"
+    STAGED = "staged"
+
+
+class Provenance(Enum):
+    """How an anchor came to be trusted."""
+
+    VOUCHER = "voucher"
+    CACERTS = "cacerts"
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """One domain trust anchor and where it came from."""
+
+    certificate: bytes = field(repr=False)
+    provenance: Provenance
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """Whom the device belongs to.
+
+    PROVISIONAL: an attempt with *registrar* is under way; ``pvr`` is the signed voucher request that is
+    sent again unchanged after a 202, ``registrar_certificate`` the end-entity certificate that it names,
+    ``nonce`` its nonce as the JSON string, ``polls`` counts the 202 answers to it. ``redirected`` says that
+    the registrar is one that another registrar sent us to: that happens once at most.
+
+    VOUCHED: ``anchors`` came by voucher or later by cacerts; ``intermediates`` only help to build a path
+    and are never trusted by themselves. ``floor`` is the latest time that the domain has vouched for: it goes
+    with the domain, so that one that dates its certificates in the year 9999 locks out itself alone.
+    """
+
+    state: DomainState = DomainState.NONE
+    registrar: str = ""
+    redirected: bool = False
+    polls: int = 0
+    nonce: str = ""
+    pvr: bytes = field(default=b"", repr=False)
+    registrar_certificate: bytes = field(default=b"", repr=False)
+    deadline: datetime | None = None
+    voucher: bytes = field(default=b"", repr=False)
+    anchors: tuple[Anchor, ...] = ()
+    intermediates: tuple[bytes, ...] = field(default=(), repr=False)
+    floor: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What the identity holds: key reference and certificate chain (DER, leaf first)."""
+
+    state: CredentialState = CredentialState.NONE
+    key: KeyRef = NO_KEY
+    chain: tuple[bytes, ...] = field(default=(), repr=False)
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What is under way. The key at ``key`` may not exist yet while KEYED: it is planned first.
+
+    ``wishes`` is the server's csrattrs answer as DER, kept so that the CSR can be made again after a power
+    cut; ``deadline`` ends the patience with a server that answers "pending"; ``refusals`` counts how often
+    a server did not take the STAGED certificate.
+    """
+
+    state: TransactionState = TransactionState.NONE
+    purpose: Purpose = Purpose.INITIAL
+    protocol: str = ""
+    key: KeyRef = NO_KEY
+    algorithm: KeyAlgorithm = KeyAlgorithm.P256
+    generation: int = 0
+    id: str = ""
+    csr: bytes = field(default=b"", repr=False)
+    wishes: bytes = field(default=b"", repr=False)
+    resume: bytes = field(default=b"", repr=False)
+    chain: tuple[bytes, ...] = field(default=(), repr=False)
+    deadline: datetime | None = None
+    refusals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The last failure: its code, what was seen, the clause, and when. ``holdfast status`` shows it."""
+
+    code: str
+    detail: str
+    clause: str
+    retry: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When to act next, how often it failed in a row, and the last failure."""
+
+    due: datetime | None = None
+    attempts: int = 0
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One identity: a credential, a transaction, keys that wait to be destroyed, and a schedule."""
+
+    name: str
+    credential: Credential = Credential()
+    transaction: Transaction = Transaction()
+    retiring: tuple[KeyRef, ...] = ()
+    schedule: Schedule = Schedule()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """Everything that must survive a power cut. ``floor`` is the device's own and never falls."""
+
+    floor: datetime
+    domain: Domain = Domain()
+    identities: tuple[Identity, ...] = ()
+    schedule: Schedule = Schedule()
+
+    @property
+    def time_floor(self) -> datetime:
+        """No earlier time is believed while this domain is ours."""
+        return max(self.floor, self.domain.floor or self.floor)
+
+    def identity(self, name: str) -> Identity:
+        """The entry *name*; a fresh one if the record has none yet."""
+        return next((i for i in self.identities if i.name == name), Identity(name))
+
+    def with_identity(self, identity: Identity) -> DeviceRecord:
+        """This record with *identity* in the place of the entry of the same name."""
+        others = tuple(i for i in self.identities if i.name != identity.name)
+        return replace(self, identities=tuple(sorted((*others, identity), key=lambda i: i.name)))
+
+    def key_refs(self) -> frozenset[KeyRef]:
+        """Every key reference that the record names; keys outside it are orphans."""
+        refs: set[KeyRef] = set()
+        for i in self.identities:
+            refs.update((i.credential.key, i.transaction.key, *i.retiring))
+        return frozenset(refs - {NO_KEY})
+
+
+@dataclass(frozen=True, slots=True)
+class _Schema:
+    schema: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    schema: int
+    record: DeviceRecord
+
+
+def encode(record: DeviceRecord) -> bytes:
+    """JSON text of *record*, UTF-8, one line."""
+    return msgspec.json.encode(_Envelope(SCHEMA, record))
+
+
+def decode(data: bytes) -> DeviceRecord:
+    """The record in *data*. Raises StateCorrupt (naming the field) or SchemaTooNew."""
+    try:
+        schema = msgspec.json.decode(data, type=_Schema).schema
+        if schema > SCHEMA:
+            raise SchemaTooNew(
+                "state.schema-too-new",
+                f"the record has schema {schema}, this agent reads up to {SCHEMA}: install the newer agent",
+            )
+        return msgspec.json.decode(data, type=_Envelope).record
+    except msgspec.MsgspecError as error:
+        raise StateCorrupt("state.corrupt", f"the record does not parse: {error}") from error

@@ -1,0 +1,107 @@
+"""What is due, and when to come back: pure questions to a record."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+
+from holdfast.host.config import IdentitySettings
+from holdfast.life import events as ev
+from holdfast.life.record import (
+    CredentialState,
+    DeviceRecord,
+    DomainState,
+    Identity,
+    Schedule,
+    TransactionState,
+)
+from holdfast.life.renewal import Age, age, later, renewal_moment
+from holdfast.wire.model import ClockState, Moment, Purpose
+
+FARTHEST: Final = timedelta(days=7)
+"""No wait is longer than this: a due time beyond it was written under a wrong clock."""
+
+
+def waiting(schedule: Schedule, now: Moment) -> bool:
+    """Whether *schedule* says to do nothing yet.
+
+    While the clock is unknown the time stands still at its floor, and no wait would ever end: whoever calls
+    has waited (``holdfast run`` does, on a clock that needs no date).
+    """
+    if schedule.due is None or now.state is ClockState.UNKNOWN:
+        return False
+    return now.now < schedule.due <= later(now.now, FARTHEST)
+
+
+def opening(
+    entry: Identity, settings: IdentitySettings, now: Moment, *, wanted: bool
+) -> ev.IdentityEvent | None:
+    """What a step begins with for this identity, or None while it waits.
+
+    *wanted*: an operator wants it renewed now. A credential whose life has ended never waits.
+    """
+    if entry.credential.state is not CredentialState.ACTIVE:
+        return None if waiting(entry.schedule, now) and not wanted else ev.StepBegun()
+    leaf = leaf_of(entry)
+    stage = age(
+        leaf.not_valid_before_utc, leaf.not_valid_after_utc, settings.renew.fraction, seed_of(entry), now
+    )
+    if stage is Age.LAPSED:
+        return ev.CredentialLapsed()
+    if waiting(entry.schedule, now) and not wanted:
+        return None
+    if (stage is Age.DUE or wanted) and entry.transaction.state is TransactionState.NONE:
+        return ev.RenewalDue(Purpose.RENEW if settings.renew.same_key else Purpose.REKEY)
+    return ev.StepBegun()
+
+
+def server_wait(
+    record: DeviceRecord, identities: tuple[IdentitySettings, ...], now: Moment
+) -> timedelta | None:
+    """How long until the first server that asked us for patience may be asked again; None if none did."""
+    dues = [
+        entry.schedule.due
+        for entry in (record.identity(s.name) for s in identities)
+        if entry.transaction.state is TransactionState.PENDING and entry.schedule.due is not None
+    ]
+    if record.domain.state is DomainState.PROVISIONAL and record.domain.polls and record.schedule.due:
+        dues.append(record.schedule.due)
+    return max(min(dues) - now.now, timedelta(0)) if dues else None
+
+
+def next_due(record: DeviceRecord, identities: tuple[IdentitySettings, ...], now: Moment) -> datetime:
+    """When the next step is due; now if something is left to do at once."""
+    if record.domain.state is not DomainState.VOUCHED:
+        return record.schedule.due or now.now
+    return min(_identity_due(record.identity(s.name), s, now) for s in identities)
+
+
+def _identity_due(entry: Identity, settings: IdentitySettings, now: Moment) -> datetime:
+    if entry.schedule.due is not None:
+        return entry.schedule.due
+    at_rest = entry.transaction.state is TransactionState.NONE
+    if entry.credential.state is not CredentialState.ACTIVE or not at_rest:
+        return now.now
+    leaf = leaf_of(entry)
+    return renewal_moment(
+        leaf.not_valid_before_utc, leaf.not_valid_after_utc, settings.renew.fraction, seed_of(entry)
+    )
+
+
+def remaining_life(entry: Identity, now: Moment) -> timedelta | None:
+    """What is left of the credential's life; None without one."""
+    if entry.credential.state is not CredentialState.ACTIVE:
+        return None
+    return max(leaf_of(entry).not_valid_after_utc - now.now, timedelta(0))
+
+
+def leaf_of(entry: Identity) -> x509.Certificate:
+    """The end-entity certificate that the identity holds."""
+    return x509.load_der_x509_certificate(entry.credential.chain[0])
+
+
+def seed_of(entry: Identity) -> bytes:
+    """What the jitter of renewals depends on: the certificate's subject and the entry's name."""
+    return leaf_of(entry).subject.public_bytes() + entry.name.encode()

@@ -1,0 +1,158 @@
+"""Whose device is this? The BRSKI part of a step (RFC 8995 §5)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from holdfast.host.drive import drive
+from holdfast.host.transport import Link
+from holdfast.life import events as ev
+from holdfast.life.record import Anchor, DeviceRecord, Provenance
+from holdfast.life.renewal import later
+from holdfast.wire.brski import client as brski
+from holdfast.wire.brski.verify import VoucherTrust
+from holdfast.wire.errors import HoldfastError, KeyStoreError, TransportError, TrustError
+from holdfast.wire.model import Moment, Moved, Pending, Rejected
+from holdfast.worker.links import Client, Connection, Endpoint
+from holdfast.worker.ports import Environment, FactoryIdentity
+from holdfast.worker.setbacks import next_attempt, trouble
+
+PATIENCE: Final = timedelta(days=4)
+"""How long one voucher request is repeated after 202 (RFC 8995 §5.6)."""
+
+FACTORY: Final = "idevid"
+
+
+def factory_client(factory: FactoryIdentity) -> Client:
+    """The IDevID as a TLS client."""
+    return Client(FACTORY, factory.chain, factory.key.signer())
+
+
+def registrar_in_turn(record: DeviceRecord, registrars: tuple[str, ...]) -> str:
+    """Whom to ask now: where a registrar sent us, else the next of the list."""
+    if record.domain.redirected:
+        return record.domain.registrar
+    return registrars[record.schedule.attempts % len(registrars)]
+
+
+class Bootstrap:
+    """Performs the effects of the domain table. Each method returns what happened."""
+
+    def __init__(self, env: Environment, connection: Connection) -> None:
+        self._env = env
+        self._connection = connection
+
+    def prepare(self, record: DeviceRecord, now: Moment) -> ev.DomainEvent:
+        """Connect provisionally and sign the voucher request that names this very registrar."""
+        registrar = registrar_in_turn(record, self._env.settings.registrars)
+        try:
+            factory = self._env.factory()
+            link = self._connection.provisional(Endpoint.parse(registrar), factory_client(factory))
+            attempt = brski.prepare(factory.key.signer(), factory.chain, link.tls, now, self._env.random)
+        except KeyStoreError as error:
+            return self._interrupted(record, error, now)
+        except HoldfastError as error:
+            return self._failed(record, error, now)
+        return ev.AttemptPrepared(
+            registrar=registrar,
+            nonce=attempt.nonce,
+            pvr=attempt.pvr,
+            registrar_certificate=attempt.registrar_certificate,
+            deadline=later(now.now, PATIENCE),
+        )
+
+    def request(self, record: DeviceRecord, now: Moment) -> ev.DomainEvent:
+        """Send the prepared request and judge the answer."""
+        domain = record.domain
+        if domain.deadline is not None and now.now > domain.deadline:
+            late = TransportError(
+                "brski.no-answer",
+                f"{domain.registrar} answered 202 for {PATIENCE.days} days",
+                clause="RFC 8995 §5.6",
+            )
+            return self._failed(record, late, now)
+        attempt = brski.Attempt(domain.nonce, domain.pvr, domain.registrar_certificate)
+        try:
+            factory = self._env.factory()
+            link = self._link_to_same_registrar(record, factory)
+            outcome = drive(brski.obtain(attempt, self._trust(factory), link.tls, now), link)
+        except KeyStoreError as error:
+            return self._interrupted(record, error, now)
+        except TransportError as error:
+            return self._interrupted(record, error, now) if domain.polls else self._failed(record, error, now)
+        except HoldfastError as error:
+            return self._failed(record, error, now)
+        match outcome:
+            case Pending(retry_after):
+                return ev.VoucherPending(later(now.now, retry_after))
+            case Rejected():
+                return self._failed(record, outcome, now)
+            case Moved(location):
+                return self._moved(record, location, now)
+        link.authenticate()
+        pinned = outcome.pinned.public_bytes(Encoding.DER)
+        return ev.VoucherAccepted(
+            voucher=outcome.voucher,
+            anchor=Anchor(pinned, Provenance.VOUCHER, now.now),
+            seen=outcome.created_on,
+        )
+
+    def _link_to_same_registrar(self, record: DeviceRecord, factory: FactoryIdentity) -> Link:
+        """The open provisional connection, or a new one if its server shows the same certificate.
+
+        The voucher request names one registrar certificate; on another server it would prove a proximity
+        that does not exist (RFC 8995 §5.2, §5.6).
+        """
+        link = self._connection.current
+        if link is None:
+            endpoint = Endpoint.parse(record.domain.registrar)
+            link = self._connection.provisional(endpoint, factory_client(factory))
+        if link.tls.peer_chain[:1] != (record.domain.registrar_certificate,):
+            raise TrustError(
+                "brski.registrar-changed",
+                f"{record.domain.registrar} shows another certificate than the voucher request names",
+                clause="RFC 8995 §5.6",
+            )
+        return link
+
+    def _trust(self, factory: FactoryIdentity) -> VoucherTrust:
+        manufacturer = self._env.settings.manufacturer
+        return VoucherTrust(
+            manufacturer_anchors=self._env.manufacturer_anchors,
+            signer_pins=manufacturer.voucher_signers,
+            serial_number=factory.serial_number,
+            aki=factory.aki,
+            allow_nonceless=manufacturer.allow_nonceless,
+            assertions=manufacturer.assertions,
+        )
+
+    def _moved(self, record: DeviceRecord, location: str, now: Moment) -> ev.DomainEvent:
+        if record.domain.redirected:
+            again = TrustError(
+                "brski.redirect-again", f"redirected twice, now to {location}", clause="RFC 8995 §5.6"
+            )
+            return self._failed(record, again, now)
+        try:
+            target = Endpoint.parse(location)
+        except HoldfastError as error:
+            return self._failed(record, error, now)
+        return ev.RegistrarMoved(str(target))
+
+    def _failed(
+        self, record: DeviceRecord, cause: HoldfastError | Rejected, now: Moment
+    ) -> ev.BootstrapFailed:
+        """On to the next registrar at once; after the last of the list, back off."""
+        self._connection.close()
+        more = (record.schedule.attempts + 1) % len(self._env.settings.registrars) != 0
+        due = None if more else next_attempt(record.schedule, cause, now, self._env.random)
+        return ev.BootstrapFailed(trouble(cause, now), due)
+
+    def _interrupted(
+        self, record: DeviceRecord, cause: HoldfastError, now: Moment
+    ) -> ev.BootstrapInterrupted:
+        self._connection.close()
+        due = next_attempt(record.schedule, cause, now, self._env.random)
+        return ev.BootstrapInterrupted(trouble(cause, now), due)

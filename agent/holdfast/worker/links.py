@@ -1,0 +1,176 @@
+"""At most one open connection, and the rule for using it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+from urllib.parse import urlsplit
+
+from holdfast.host.transport import Anchored, Channel, Link, Provisional
+from holdfast.life.record import Anchor, Provenance
+from holdfast.wire.chain import Rule, validate
+from holdfast.wire.errors import ConfigError, TrustError
+from holdfast.wire.model import Chain, Moment, SigningKey
+from holdfast.worker.ports import Transport
+
+DEFAULT_PORT: Final = 443
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server by name. ``host`` carries no brackets, also for IPv6."""
+
+    host: str
+    port: int
+
+    @staticmethod
+    def parse(text: str) -> Endpoint:
+        """From ``host``, ``host:port``, ``[v6]:port`` or an https URL. Raises ConfigError."""
+        try:
+            parts = urlsplit(text if "://" in text else f"//{text}")
+            port = parts.port or DEFAULT_PORT
+        except ValueError as error:
+            raise ConfigError("config.endpoint", f"{text!r}: {error}") from error
+        if not parts.hostname or parts.scheme not in {"", "https"}:
+            raise ConfigError("config.endpoint", f"{text!r} is neither host:port nor an https URL")
+        return Endpoint(parts.hostname, port)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who we are on a connection: a name for the record's key, its chain and its key."""
+
+    ref: str
+    chain: Chain
+    key: SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """On what a server is trusted: the domain's anchors and the intermediates that help to reach them."""
+
+    anchors: tuple[Anchor, ...]
+    certificates: Chain
+    intermediates: Chain
+
+    def check(self, chain: Chain, host: str, now: Moment) -> None:
+        """Raises TrustError unless *chain* belongs to a server of the domain.
+
+        Under the CA's own anchors it must be called *host*. Under the certificate that the voucher pinned the
+        certificate decides and not the name: the pledge has the registrar's address from an unauthenticated
+        discovery (RFC 8995 §5.6.2). That one is held beside the others while they do not reach the registrar.
+        """
+        presented = (*chain, *self.intermediates)
+        pinned, named = self._of(Provenance.VOUCHER), self._of(Provenance.CACERTS)
+        try:
+            validate(presented, named, now, Rule.tls_server(host, allow_cmcra=True))
+        except TrustError:
+            if not pinned:
+                raise
+            validate(presented, pinned, now, Rule.tls_server_any_name())
+
+    def _of(self, provenance: Provenance) -> Chain:
+        pairs = zip(self.anchors, self.certificates, strict=True)
+        return tuple(certificate for anchor, certificate in pairs if anchor.provenance is provenance)
+
+
+class Connection:
+    """Keeps one link open between the effects of a step, because EST may continue where BRSKI stopped.
+
+    A link is used again only for the same endpoint and the same client key, while it is alive and was
+    authenticated. Everything else closes it first: the device never holds two connections.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._link: Link | None = None
+        self._for: tuple[Endpoint, str] | None = None
+        self.opened = 0
+        self._earlier_requests = 0
+
+    @property
+    def round_trips(self) -> int:
+        """Requests sent on every link so far."""
+        return self._earlier_requests + (self._link.requests if self._link else 0)
+
+    @property
+    def current(self) -> Link | None:
+        """The open link, if it still lives."""
+        return self._link if self._link is not None and self._link.alive else None
+
+    def session_with(self, endpoint: Endpoint) -> Link | None:
+        """The open link, if it leads to *endpoint* and its server was authenticated."""
+        link = self.current
+        if link is None or self._for is None or self._for[0] != endpoint or not link.tls.authenticated:
+            return None
+        return link
+
+    def provisional(self, endpoint: Endpoint, client: Client) -> Link:
+        """A new connection whose server is not trusted yet (RFC 8995 §5.1)."""
+        return self._open(
+            endpoint,
+            client.ref,
+            Channel(endpoint.host, endpoint.port, Provisional(), (client.chain, client.key)),
+        )
+
+    def anchored(
+        self,
+        endpoint: Endpoint,
+        client: Client | None,
+        ground: Ground,
+        now: Moment,
+        *,
+        tls_unique: bool = False,
+    ) -> Link:
+        """A connection to a server of the domain; the open one where it serves.
+
+        *tls_unique* asks for a connection that has that channel binding, which caps it at TLS 1.2.
+        """
+        ref = client.ref if client else ""
+        link = self.session_with(endpoint)
+        if (
+            link is not None
+            and self._for == (endpoint, ref)
+            and (not tls_unique or link.tls.tls_unique is not None)
+        ):
+            return link
+        trust = Anchored(lambda chain: ground.check(chain, endpoint.host, now))
+        return self._open(
+            endpoint,
+            ref,
+            Channel(
+                endpoint.host,
+                endpoint.port,
+                trust,
+                (client.chain, client.key) if client else None,
+                max_tls12=tls_unique,
+            ),
+        )
+
+    def _open(self, endpoint: Endpoint, ref: str, channel: Channel) -> Link:
+        self.close()
+        self._link = self._transport.open(channel)
+        self._for = (endpoint, ref)
+        self.opened += 1
+        return self._link
+
+    def close(self) -> None:
+        """Close the open link, if any."""
+        if self._link is not None:
+            self._earlier_requests += self._link.requests
+            self._link.close()
+        self._link = None
+        self._for = None
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,74 @@
+"""What a step needs from the world, so that a test can hand in another world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cryptography import x509
+
+from holdfast.host.clock import Clock
+from holdfast.host.config import Settings
+from holdfast.host.credentials import CredentialFiles
+from holdfast.host.store import Loaded
+from holdfast.host.transport import Channel, Link
+from holdfast.keys.api import Key, KeyStore
+from holdfast.life.record import DeviceRecord
+from holdfast.wire.model import Chain, RandomBytes
+
+
+class Store(Protocol):
+    """Durable on return of :meth:`commit`."""
+
+    def load(self) -> Loaded: ...
+
+    def commit(self, record: DeviceRecord) -> None: ...
+
+
+class Transport(Protocol):
+    """Opens exactly one connection a call. Raises TransportError, TrustError or a KeyStoreError."""
+
+    def open(self, channel: Channel) -> Link: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FactoryIdentity:
+    """The IDevID: its key, its chain (leaf first), the serial number it names and its AKI extension value."""
+
+    key: Key = field(repr=False)
+    chain: Chain
+    serial_number: str
+    aki: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One effect as it happened. Times are monotonic seconds of this host, for correlation with meters."""
+
+    name: str
+    identity: str
+    began: float
+    ended: float
+    round_trips: int
+    connections: int
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Everything outside the rules: hardware, disk, network, clock, chance.
+
+    ``factory`` reads the IDevID when it is first needed: reading NV costs TPM commands.
+    """
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    keys: KeyStore
+    factory: Callable[[], FactoryIdentity]
+    manufacturer_anchors: tuple[x509.Certificate, ...]
+    transport: Transport
+    files: Callable[[str], CredentialFiles]
+    random: RandomBytes
+    observe: Callable[[Trace], None] = lambda _trace: None

@@ -1,0 +1,40 @@
+"""From an error to what the record keeps of it, and to the next attempt's time."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from holdfast.life.record import Schedule, Trouble
+from holdfast.life.renewal import BACKOFF_LONGEST, backoff, later
+from holdfast.wire.errors import HoldfastError, KeyNotFound, Retry
+from holdfast.wire.model import Moment, RandomBytes, Rejected
+
+
+def trouble(cause: HoldfastError | Rejected, now: Moment) -> Trouble:
+    """What ``holdfast status`` will say about *cause*."""
+    if isinstance(cause, Rejected):
+        return Trouble(cause.code, cause.detail, "", Retry.BACKOFF.value, now.now)
+    return Trouble(cause.code, cause.detail, cause.clause, cause.retry.value, now.now)
+
+
+def key_is_gone(error: HoldfastError) -> bool:
+    """Whether *error* says that a key will never be usable again: no wait and no retry brings it back."""
+    return isinstance(error, KeyNotFound) or error.code in _GONE
+
+
+_GONE: Final = frozenset({"key.parent-changed", "key.corrupt"})
+
+
+def next_attempt(
+    schedule: Schedule,
+    cause: HoldfastError | Rejected,
+    now: Moment,
+    random: RandomBytes,
+    *,
+    remaining: timedelta | None = None,
+) -> datetime:
+    """When to try again. An error for the operator waits longest: trying a PIN again could lock the key."""
+    if isinstance(cause, HoldfastError) and cause.retry is Retry.OPERATOR:
+        return later(now.now, BACKOFF_LONGEST)
+    return later(now.now, backoff(schedule.attempts, random, remaining=remaining))

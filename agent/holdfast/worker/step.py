@@ -1,0 +1,296 @@
+"""One step: load the record, decide, act, commit, and say when to come back.
+
+The record is committed after every transition and before the effect that follows it, so a power cut
+between any two of them repeats one effect at most, and every effect can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from holdfast.host.clock import BUILD_TIME
+from holdfast.host.config import IdentitySettings
+from holdfast.life import events as ev
+from holdfast.life.machine import decide
+from holdfast.life.record import (
+    CredentialState,
+    DeviceRecord,
+    DomainState,
+    Identity,
+    TransactionState,
+)
+from holdfast.wire.errors import (
+    HoldfastError,
+    KeyLocked,
+    KeyStoreError,
+    KeyStoreUnavailable,
+    LocalProtocolError,
+    RemoteProtocolError,
+    StateError,
+    TrustError,
+)
+from holdfast.wire.est.client import EstProtocol
+from holdfast.wire.model import Moment, Purpose
+from holdfast.worker.agenda import next_due, opening, remaining_life, server_wait, waiting
+from holdfast.worker.bootstrap import Bootstrap
+from holdfast.worker.enrollment import Enrollment, RefusedError
+from holdfast.worker.links import Connection, Endpoint
+from holdfast.worker.ports import Environment, Trace
+from holdfast.worker.proof import PROOF_ATTEMPTS, proof_refused, tell_of_failure
+from holdfast.worker.setbacks import key_is_gone, next_attempt, trouble
+
+MOST_EFFECTS: Final = 200
+"""A step that does more than this goes in circles."""
+
+SHORTEST_WAIT: Final = timedelta(seconds=1)
+"""A server that asks for no patience at all still gets some."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """The record after the step, what it did, and when the next one is due: a date by the host's clock, and
+    how long that is from now, for a host that has no clock."""
+
+    record: DeviceRecord
+    traces: tuple[Trace, ...]
+    due: datetime
+    wait: timedelta
+    note: str
+
+
+class Step:
+    """One run over the device and its identities."""
+
+    def __init__(self, env: Environment, *, renew: frozenset[str] = frozenset()) -> None:
+        """*renew* names identities that an operator wants renewed now, whatever their age."""
+        self._env = env
+        self._renew = set(renew)
+        self._traces: list[Trace] = []
+        self._record = DeviceRecord(floor=BUILD_TIME)
+
+    def run(self) -> StepReport:
+        """Do everything that is due. Short waits that a server asked for are waited out on the open link.
+
+        Raises StateError when the record cannot be loaded or committed, KeyStoreError when orphan keys
+        cannot be cleared away; every other failure ends up in the record.
+        """
+        loaded = self._env.store.load()
+        if loaded.record is not None:
+            self._record = loaded.record
+        self._collect_orphans()
+        patience = timedelta(seconds=self._env.settings.limits.inline_wait_seconds)
+        with Connection(self._env.transport) as connection:
+            while True:
+                self._round(connection)
+                wait = server_wait(self._record, self._env.settings.identities, self._now())
+                if wait is None or max(wait, SHORTEST_WAIT) > patience:
+                    break
+                wait = max(wait, SHORTEST_WAIT)
+                patience -= wait
+                self._env.clock.wait(wait.total_seconds())
+        now = self._now()
+        due = next_due(self._record, self._env.settings.identities, now)
+        wait = max(due - now.now, timedelta(0))
+        return StepReport(self._record, tuple(self._traces), due, wait, loaded.note)
+
+    # --- rounds ------------------------------------------------------------------------------------
+
+    def _round(self, connection: Connection) -> None:
+        domain_waits = waiting(self._record.schedule, self._now())
+        if self._record.domain.state is not DomainState.VOUCHED and not domain_waits:
+            self._play(connection, ev.BootstrapDue(), None)
+        for settings in self._env.settings.identities:
+            if self._record.domain.state is not DomainState.VOUCHED:
+                return
+            entry = self._record.identity(settings.name)
+            wanted = settings.name in self._renew
+            self._renew.discard(settings.name)
+            event = opening(entry, settings, self._now(), wanted=wanted)
+            if event is not None:
+                self._play(connection, event, settings)
+
+    def _play(
+        self,
+        connection: Connection,
+        event: ev.DomainEvent | ev.IdentityEvent,
+        settings: IdentitySettings | None,
+    ) -> None:
+        """Follow *event* and everything that comes of it until there is nothing left to do."""
+        todo: deque[ev.Effect] = deque(self._take(event, settings))
+        done = 0
+        while todo:
+            done += 1
+            if done > MOST_EFFECTS:
+                raise LocalProtocolError("step.circles", f"more than {MOST_EFFECTS} effects in one step")
+            for happened in self._perform(connection, todo.popleft(), settings):
+                todo.extendleft(reversed(self._take(happened, settings)))
+
+    def _take(
+        self, event: ev.DomainEvent | ev.IdentityEvent, settings: IdentitySettings | None
+    ) -> tuple[ev.Effect, ...]:
+        changed, effects = decide(
+            self._record, event, self._now(), identity=settings.name if settings else ""
+        )
+        if changed != self._record:
+            self._env.store.commit(changed)
+            self._record = changed
+        return effects
+
+    # --- effects -----------------------------------------------------------------------------------
+
+    def _perform(
+        self, connection: Connection, effect: ev.Effect, settings: IdentitySettings | None
+    ) -> Iterator[ev.DomainEvent | ev.IdentityEvent]:
+        began, trips, opened = self._env.clock.monotonic(), connection.round_trips, connection.opened
+        happened = tuple(
+            self._domain_effect(connection, effect)
+            if isinstance(effect, ev.DomainEffect)
+            else self._identity_effect(connection, effect, settings)
+        )
+        trace = Trace(
+            name=type(effect).__name__,
+            identity=settings.name if settings else "",
+            began=began,
+            ended=self._env.clock.monotonic(),
+            round_trips=connection.round_trips - trips,
+            connections=connection.opened - opened,
+            result=", ".join(type(h).__name__ for h in happened) or "done",
+        )
+        self._traces.append(trace)
+        self._env.observe(trace)
+        yield from happened
+
+    def _domain_effect(self, connection: Connection, effect: ev.DomainEffect) -> Iterator[ev.DomainEvent]:
+        bootstrap = Bootstrap(self._env, connection)
+        match effect:
+            case ev.PrepareAttempt():
+                yield bootstrap.prepare(self._record, self._now())
+            case ev.RequestVoucher():
+                yield bootstrap.request(self._record, self._now())
+
+    def _identity_effect(
+        self, connection: Connection, effect: ev.IdentityEffect, settings: IdentitySettings | None
+    ) -> Iterator[ev.DomainEvent | ev.IdentityEvent]:
+        if settings is None:
+            raise LocalProtocolError("step.no-identity", f"{type(effect).__name__} without an identity")
+        try:
+            happened = self._act(self._enrollment(connection, settings), effect)
+        except HoldfastError as error:
+            yield from self._setback(connection, effect, settings, error)
+        else:
+            yield happened
+
+    def _enrollment(self, connection: Connection, settings: IdentitySettings) -> Enrollment:
+        est = settings.est
+        protocol = EstProtocol(label=est.label, credentials=est.credentials, random=self._env.random)
+        return Enrollment(self._env, connection, settings, protocol)
+
+    def _act(self, enrollment: Enrollment, effect: ev.IdentityEffect) -> ev.IdentityEvent:
+        record, now = self._record, self._now()
+        match effect:
+            case ev.Discover(purpose):
+                return enrollment.discover(record, purpose, now)
+            case ev.MakeRequest():
+                return enrollment.make_request(record, now)
+            case ev.Enroll() | ev.Resume():
+                return enrollment.enroll(record, now)
+            case ev.ProveCredential():
+                return enrollment.prove(record, now)
+            case ev.Deploy():
+                return enrollment.deploy(record)
+            case ev.RetireKeys():
+                return enrollment.retire(record)
+
+    def _setback(
+        self,
+        connection: Connection,
+        effect: ev.IdentityEffect,
+        settings: IdentitySettings,
+        error: HoldfastError,
+    ) -> Iterator[ev.DomainEvent | ev.IdentityEvent]:
+        now = self._now()
+        entry = self._record.identity(settings.name)
+        due = next_attempt(entry.schedule, error, now, self._env.random, remaining=remaining_life(entry, now))
+        what = trouble(error, now)
+        if _lost(effect, entry, error):
+            yield ev.CredentialLost(what)
+        elif _hopeless(effect, entry, error):
+            if isinstance(effect, ev.Enroll | ev.Resume):
+                registrar = Endpoint.parse(self._record.domain.registrar)
+                tell_of_failure(connection, registrar, error.code, error.detail)
+            yield ev.EnrollmentFailed(what, due)
+        elif isinstance(effect, ev.ProveCredential) and proof_refused(error):
+            yield ev.ProofRefused(what, due)
+        else:
+            yield ev.AttemptFailed(what, due)
+        elsewhere = isinstance(effect, ev.ProveCredential) and settings.verify_url is not None
+        if _estranged(error) and not elsewhere and not self._anyone_active():
+            yield ev.DomainLost(what, due)
+
+    # --- facts -------------------------------------------------------------------------------------
+
+    def _now(self) -> Moment:
+        return self._env.clock.moment(self._record.time_floor)
+
+    def _anyone_active(self) -> bool:
+        entries = (self._record.identity(s.name) for s in self._env.settings.identities)
+        return any(e.credential.state is CredentialState.ACTIVE for e in entries)
+
+    def _collect_orphans(self) -> None:
+        """Destroy keys that no record names: an interrupted step or a lost record left them."""
+        for ref in sorted(self._env.keys.refs() - self._record.key_refs()):
+            self._env.keys.destroy(ref)
+        for entry in self._record.identities:
+            transaction = entry.transaction
+            if transaction.state is TransactionState.KEYED and transaction.purpose is not Purpose.RENEW:
+                self._env.keys.destroy(transaction.key)  # its making was cut short
+        for entry in self._record.identities:
+            if not entry.retiring or self._undeployed(entry):
+                continue
+            for ref in entry.retiring:
+                self._env.keys.destroy(ref)
+            changed, _ = decide(self._record, ev.KeysRetired(), self._now(), identity=entry.name)
+            self._env.store.commit(changed)
+            self._record = changed
+
+    def _undeployed(self, entry: Identity) -> bool:
+        """Whether other programs may still use a key that *entry* has no more use for."""
+        if entry.credential.state is not CredentialState.ACTIVE:
+            return False
+        if entry.name not in {s.name for s in self._env.settings.identities}:
+            return False
+        try:
+            return self._env.files(entry.name).current() != entry.credential.generation
+        except StateError:
+            return True
+
+
+def _lost(effect: ev.IdentityEffect, entry: Identity, error: HoldfastError) -> bool:
+    """Whether the key of the active credential is gone. Both effects use no other key."""
+    active = entry.credential.state is CredentialState.ACTIVE
+    return active and isinstance(effect, ev.Discover | ev.Deploy) and key_is_gone(error)
+
+
+def _hopeless(effect: ev.IdentityEffect, entry: Identity, error: HoldfastError) -> bool:
+    """Whether this transaction cannot succeed any more, however often it is tried."""
+    if entry.transaction.state is TransactionState.NONE:
+        return False
+    if key_is_gone(error) or isinstance(error, RefusedError):
+        return True
+    if isinstance(effect, ev.ProveCredential):
+        return proof_refused(error) and entry.transaction.refusals + 1 >= PROOF_ATTEMPTS
+    if isinstance(effect, ev.MakeRequest) and isinstance(error, KeyStoreError):
+        # Not this kind of key, here: the CA's wishes or the configuration may change.
+        return not isinstance(error, KeyLocked | KeyStoreUnavailable)
+    if error.code == "est.unavailable":
+        return False  # a server that is busy may have issued already: the same request, later
+    return isinstance(error, RemoteProtocolError | TrustError | LocalProtocolError)
+
+
+def _estranged(error: HoldfastError) -> bool:
+    """Whether the domain's servers are not those that the voucher spoke of, or do not know us."""
+    return isinstance(error, TrustError) or (isinstance(error, RefusedError) and error.estranged)

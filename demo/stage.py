@@ -1,0 +1,167 @@
+"""Sets the stage: a factory-fresh device and the servers that it will meet, all of it on loopback.
+
+Demonstration, benchmark, proof and crash tests stand on this one stage, and all of them run the agent as
+its own process, through its command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from holdfast_factory.authority import Product, init_factory
+from holdfast_factory.device import make_device
+from holdfast_factory.ek import EK_AUTHORITY
+from holdfast_factory.swtpm import Swtpm
+from holdfast_factory.tpm_meter import TpmMeter
+
+SERIAL: Final = "HF-2027-000042"
+
+CONFIG: Final = """\
+# Written by the demonstration: all that a device needs to be told.
+state-directory: {state}
+keys:
+  tcti: "{tcti}"
+  storage: {storage}
+idevid:
+  chain-file: {device}/idevid-chain.pem
+manufacturer:
+  anchors: {device}/manufacturer-anchors.pem
+  voucher-signers: ["{signer}"]
+registrars: ["{registrar}"]
+clock: trusted  # the machine of a demonstration may have no time daemon
+identities:
+  - name: ldevid
+    protocols:
+      - est: {{}}
+{extra}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished command of the agent."""
+
+    status: int
+    output: str = field(repr=False)
+    errors: str
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The JSON object that it printed."""
+        value = json.loads(self.output)
+        if not isinstance(value, dict):
+            raise TypeError(f"expected an object, got {self.output[:200]!r}")
+        return value
+
+
+class Servers:
+    """``holdfast-sim serve`` as a process of its own."""
+
+    def __init__(self, directory: Path, manufacturer: Path, arguments: Sequence[str] = ()) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "holdfast_sim.cli",
+            "serve",
+            "--json",
+            "--directory",
+            str(directory),
+            "--manufacturer",
+            str(manufacturer),
+            *arguments,
+        ]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            _, errors = self._process.communicate()
+            raise RuntimeError(f"the simulator did not start: {errors.strip()}")
+        self.addresses: dict[str, Any] = json.loads(line)
+
+    def close(self) -> None:
+        """Stop it, and insist that it ends in good order."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            _, errors = self._process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise
+        if self._process.returncode != 0:
+            raise RuntimeError(f"the simulator ended with {self._process.returncode}: {errors.strip()}")
+
+
+class Stage:
+    """A device whose TPM is metered, its manufacturer, and its owner's servers. Leaves nothing behind."""
+
+    def __init__(
+        self, *, serve: Sequence[str] = (), storage: str = "blob", extra: str = "", serial: str = SERIAL
+    ) -> None:
+        self._serve = serve
+        self._storage = storage
+        self._extra = extra
+        self._serial = serial
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self._set()
+        except BaseException:
+            self._open.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def _set(self) -> None:
+        self.directory = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-")))
+        self.device = self.directory / "device"
+        self.state = self.directory / "state"
+        self.tpm_state = self.directory / "tpm"
+        now = datetime.now(UTC).replace(microsecond=0)
+        works = self.directory / "factory"
+        factory = init_factory(works, Product("masa.example", "Holdfast Example Works", "Gateway"), now)
+        authority = factory.directory / EK_AUTHORITY
+        self.tpm = self._open.enter_context(Swtpm(self.tpm_state, ek=True, ek_authority=authority))
+        self.meter = self._open.enter_context(TpmMeter(self.tpm.port))
+        self.made = make_device(factory, self.meter.tcti, self._serial, self.device, now)
+        self.servers = Servers(self.directory / "owner", works, self._serve)
+        self._open.callback(self.servers.close)
+        self.config = self.directory / "holdfast.yaml"
+        self.configure(self.servers.addresses["registrar"])
+
+    def configure(self, registrar: str) -> None:
+        """Write the device's configuration, pointing it at *registrar*."""
+        self.config.write_text(
+            CONFIG.format(
+                state=self.state,
+                tcti=self.meter.tcti,
+                storage=self._storage,
+                device=self.device,
+                signer=self.made.voucher_signer,
+                registrar=registrar,
+                extra=self._extra,
+            )
+        )
+
+    def agent(self, *arguments: str) -> Run:
+        """Run ``holdfast`` with this device's configuration, as its own process."""
+        command = [sys.executable, "-m", "holdfast.cli.main", "--config", str(self.config), *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "TSS2_LOG": "all+NONE"}
+        )
+        return Run(done.returncode, done.stdout, done.stderr)

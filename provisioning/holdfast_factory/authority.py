@@ -1,0 +1,191 @@
+"""The manufacturer's PKI: a root, the CA that issues IDevIDs, and the MASA's voucher signer.
+
+Keys are software keys in PEM files of mode 0600; a real line would put them into an HSM. The directory
+holds ``manufacturer-root.pem``, ``idevid-ca.pem``, ``masa.pem``, each with its ``-key.pem``, and
+``factory.json``, which is written last: without it the directory is an unfinished start and made anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from holdfast.wire.errors import ConfigError, StateCorrupt
+from holdfast_factory.files import make_private_directory, write_file
+
+NEVER_EXPIRES: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # 802.1AR; RFC 5280 §4.1.2.5
+ORGANIZATION: Final = "Holdfast Example Works"
+MODEL: Final = "Gateway"
+_MASA_LIFE: Final = timedelta(days=3650)
+_SETTINGS: Final = "factory.json"
+_SETTINGS_LIMIT: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What every IDevID of this factory says.
+
+    *masa_url* is an authority (``host:port``) or a full https URL (RFC 8995 §2.3.2). *hardware_type* is
+    the dotted OID of the HardwareModuleName; the default stands in the arc for examples (RFC 5612).
+    """
+
+    masa_url: str
+    organization: str = ORGANIZATION
+    model: str = MODEL
+    hardware_type: str = "1.3.6.1.4.1.32473.1"
+
+    def __post_init__(self) -> None:
+        text = self.masa_url
+        if not text or len(text) > 1024 or not text.isascii() or any(c <= " " or c > "~" for c in text):
+            raise ConfigError(
+                "factory.masa-url", f"{text[:80]!r} is not an authority or URL", clause="RFC 8995 §2.3.2"
+            )
+        for name in ("organization", "model"):
+            if not 1 <= len(getattr(self, name)) <= 64:
+                raise ConfigError("factory.product", f"{name} must have 1 to 64 characters", clause="X.520")
+        try:
+            x509.ObjectIdentifier(self.hardware_type)
+        except ValueError as error:
+            raise ConfigError("factory.product", f"hardware_type: {error}", clause="RFC 4108 §5") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """One certificate with its private key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """An open factory directory."""
+
+    directory: Path
+    product: Product
+    root: Authority
+    idevid_ca: Authority
+    masa: Authority
+
+
+def init_factory(directory: Path, product: Product, now: datetime) -> Factory:
+    """Make the manufacturer's PKI in *directory*, or open the one that is there.
+
+    Raises :class:`~holdfast.wire.errors.ConfigError` if it is there for another product.
+    """
+    if (directory / _SETTINGS).exists():
+        factory = open_factory(directory)
+        if factory.product != product:
+            raise ConfigError(
+                "factory.other-product",
+                f"{directory} was made for {factory.product}, not for {product}: use another directory",
+            )
+        return factory
+    make_private_directory(directory)
+    root = _issue(None, "Manufacturer Root", product, now, NEVER_EXPIRES, path_length=1)
+    idevid_ca = _issue(root, "IDevID Issuing CA", product, now, NEVER_EXPIRES, path_length=0)
+    masa = _issue(root, "MASA Voucher Signer", product, now, now + _MASA_LIFE, path_length=None)
+    for name, authority in (("manufacturer-root", root), ("idevid-ca", idevid_ca), ("masa", masa)):
+        write_file(directory / f"{name}-key.pem", _key_pem(authority.key), private=True)
+        write_file(directory / f"{name}.pem", authority.certificate.public_bytes(serialization.Encoding.PEM))
+    write_file(directory / _SETTINGS, msgspec.json.encode(asdict(product)) + b"\n")
+    return Factory(directory, product, root, idevid_ca, masa)
+
+
+def open_factory(directory: Path) -> Factory:
+    """Open the factory in *directory*, checking that keys, certificates and chain belong together.
+
+    Raises :class:`~holdfast.wire.errors.ConfigError` if there is none, and
+    :class:`~holdfast.wire.errors.StateCorrupt` if it is damaged.
+    """
+    settings = directory / _SETTINGS
+    if not settings.exists():
+        raise ConfigError(
+            "factory.missing", f"{directory} holds no factory: run holdfast-factory init {directory}"
+        )
+    try:
+        with settings.open("rb") as file:
+            product = msgspec.json.decode(file.read(_SETTINGS_LIMIT), type=Product)
+        root, idevid_ca, masa = (
+            _load(directory, name) for name in ("manufacturer-root", "idevid-ca", "masa")
+        )
+        for authority in (root, idevid_ca, masa):
+            authority.certificate.verify_directly_issued_by(root.certificate)
+    except (msgspec.MsgspecError, OSError, ValueError, TypeError, InvalidSignature) as error:
+        raise StateCorrupt("factory.corrupt", f"{directory}: {error or type(error).__name__}") from error
+    return Factory(directory, product, root, idevid_ca, masa)
+
+
+def _issue(
+    issuer: Authority | None,
+    name: str,
+    product: Product,
+    start: datetime,
+    end: datetime,
+    *,
+    path_length: int | None,
+) -> Authority:
+    """A new P-256 key with its certificate; a CA if *path_length* is given, self-signed without *issuer*."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, product.organization),
+            x509.NameAttribute(NameOID.COMMON_NAME, f"{product.model} {name}"),
+        ]
+    )
+    signer = issuer.key if issuer else key
+    issuer_key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    is_ca = path_length is not None
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=path_length), critical=True)
+        .add_extension(key_usage(ca=is_ca), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(issuer_key_id, critical=False)
+        .sign(signer, hashes.SHA256())
+    )
+    return Authority(certificate, key)
+
+
+def key_usage(*, ca: bool) -> x509.KeyUsage:
+    """Of a CA: to sign certificates and CRLs; of everybody else: to sign."""
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _load(directory: Path, name: str) -> Authority:
+    certificate = x509.load_pem_x509_certificate((directory / f"{name}.pem").read_bytes())
+    key = serialization.load_pem_private_key((directory / f"{name}-key.pem").read_bytes(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise ValueError(f"{name}-key.pem is not the key of {name}.pem")
+    return Authority(certificate, key)

@@ -1,0 +1,97 @@
+"""The owner's domain: a root, an issuing CA, and a registrar that also speaks EST."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from holdfast.wire import oids
+from holdfast.wire.model import Chain, KeyAlgorithm
+
+from . import ca
+from .ca import Authority, Credential, Validity
+
+CMC_RA = x509.ObjectIdentifier(oids.CMC_RA)
+INFRASTRUCTURE_LIFE = timedelta(days=3650)
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """``former`` are the roots and issuing CAs before the last rollover, newest first; ``links`` sign each
+    of two neighbouring roots with the other (RFC 7030 §4.1.3: OldWithNew, NewWithOld)."""
+
+    root: Authority = field(repr=False)
+    issuing: Authority = field(repr=False)
+    registrar: Credential = field(repr=False)
+    application: Credential = field(repr=False)
+    former: tuple[tuple[Authority, Authority], ...] = field(default=(), repr=False)
+    links: Chain = field(default=(), repr=False)
+
+    @property
+    def anchors(self) -> Chain:
+        return (self.root.certificate, *(root.certificate for root, _ in self.former))
+
+    @property
+    def intermediates(self) -> Chain:
+        return (self.issuing.certificate, *(issuing.certificate for _, issuing in self.former))
+
+    @property
+    def cacerts(self) -> Chain:
+        """What EST's ``cacerts`` hands out: roots, issuing CAs and the links between roots."""
+        return (*self.anchors, *self.intermediates, *self.links)
+
+    @classmethod
+    def create(
+        cls,
+        owner: str,
+        now: datetime,
+        random: Callable[[int], bytes],
+        *,
+        names: Sequence[str] = ("localhost", "127.0.0.1"),
+        algorithm: KeyAlgorithm = KeyAlgorithm.P256,
+    ) -> Domain:
+        """A new domain. *names* are the DNS names and addresses of its servers."""
+        life = Validity.starting(now, INFRASTRUCTURE_LIFE)
+        root = Authority.root(ca.name(f"{owner} Root CA", owner), life, random, algorithm)
+        issuing = root.subordinate(ca.name(f"{owner} Issuing CA", owner), life, algorithm)
+        san = general_names(names)
+        server = ExtendedKeyUsageOID.SERVER_AUTH
+        # A registrar is also a TLS client: of the MASA (RFC 8995 §5.5).
+        usages = ca.end_entity(server, ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA, san=san)
+        registrar = issuing.credential_for(ca.name(f"{owner} Registrar", owner), life, usages, algorithm)
+        application = issuing.credential_for(
+            ca.name(f"{owner} Application", owner), life, ca.end_entity(server, san=san), algorithm
+        )
+        return cls(root, issuing, registrar, application)
+
+    def rolled_over(self, now: datetime, random: Callable[[int], bytes]) -> Domain:
+        """The same domain with a new root and issuing CA; its servers keep their certificates."""
+        life, old = Validity.starting(now, INFRASTRUCTURE_LIFE), self.root
+        generation, algorithm = f"G{len(self.former) + 2}", KeyAlgorithm.P256
+        owner = str(old.certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value)
+        root = Authority.root(ca.name(f"{owner} Root CA {generation}", owner), life, random, algorithm)
+        issuing = root.subordinate(ca.name(f"{owner} Issuing CA {generation}", owner), life, algorithm)
+        pairs = ((old, root), (root, old))
+        links = tuple(
+            signer.sign(signed.certificate.subject, signed.public_key, life, ca.CA_EXTENSIONS)
+            for signer, signed in pairs
+        )
+        former = ((self.root, self.issuing), *self.former)
+        return replace(self, root=root, issuing=issuing, former=former, links=(*links, *self.links))
+
+
+def general_names(names: Sequence[str]) -> tuple[x509.GeneralName, ...]:
+    """Addresses become iPAddress entries, everything else dNSName."""
+    return tuple(_general_name(name) for name in names)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)

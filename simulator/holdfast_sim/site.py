@@ -1,0 +1,109 @@
+"""The servers of the simulator, by name, as one function from request to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Lock
+from typing import Literal
+
+from holdfast.wire.errors import HoldfastError
+from holdfast.wire.model import Chain, HttpRequest, HttpResponse
+
+from . import est, masa, registrar
+from .answers import Answer, Peer, Refused, ok_json, path_of, require_size
+from .ca import Credential
+from .clients import Kind, identify
+from .faults import ENDPOINTS, EVERYWHERE, Fault, FaultPlan
+from .misdelivery import serve
+from .transcript import Transcript
+from .world import World
+
+Server = Literal["registrar", "masa", "application"]
+
+
+class Site:
+    """All servers over one world. One request is handled at a time; calls may come from any thread.
+
+    ``registrar`` speaks BRSKI and EST on one port, as RFC 8995 wants. ``application`` stands for what the
+    device is there for: it wants an LDevID and says whose it saw.
+    """
+
+    def __init__(
+        self, world: World, faults: Iterable[Fault] = (), *, transcript: Transcript | None = None
+    ) -> None:
+        self.world = world
+        self.faults = FaultPlan(faults)
+        self.transcript = transcript if transcript is not None else Transcript()
+        self._lock = Lock()
+
+    def answer(self, server: Server, request: HttpRequest, peer: Peer) -> Answer:
+        """Handle one request. Raises nothing: every mistake of the client becomes a status code."""
+        with self._lock:
+            where = self._endpoint(server, request) or EVERYWHERE
+            answer = serve(
+                self.world, self.faults, where, request, lambda: self._process(server, request, peer)
+            )
+            self.transcript.add(self.world.now(), server, peer, request, answer)
+        return answer
+
+    def server_credential(self, server: Server) -> Credential:
+        """What a new connection to *server* is shown. Asking is the occasion of ``swap-certificate``."""
+        match server:
+            case "masa":
+                return self.world.masa_tls
+            case "application":
+                return self.world.domain.application
+            case "registrar":
+                swapped = self.faults.due("registrar", "swap-certificate")
+                return (self.world.impostor if swapped else self.world.domain).registrar
+
+    def _endpoint(self, server: Server, request: HttpRequest) -> str | None:
+        """The name that a fault uses for the endpoint of *request*."""
+        path = path_of(request)
+        name = path.rpartition("/")[2]
+        if server == "masa":
+            name = "masa-requestvoucher" if name == "requestvoucher" else name
+        elif server == "registrar" and path.startswith(est.ROOT):
+            name = est.operation(self.world, request) or ""
+        return name if name in ENDPOINTS else None
+
+    def _process(self, server: Server, request: HttpRequest, peer: Peer) -> HttpResponse:
+        try:
+            require_size(request)
+            return self._route(server, request, peer)
+        except Refused as refusal:
+            return refusal.response()
+        except HoldfastError as error:
+            return Refused(500, f"the simulator could not do it: {error}").response()
+
+    def _route(self, server: Server, request: HttpRequest, peer: Peer) -> HttpResponse:
+        if server == "masa":
+            return masa.handle(self.world, self.faults, request, peer)
+        if server == "application":
+            return _application(self.world, request, peer)
+        if path_of(request).startswith(registrar.ROOT):
+            return registrar.handle(self.world, self._ask_masa, request, peer)
+        return est.handle(self.world, self.faults, request, peer)
+
+    def _ask_masa(self, request: HttpRequest, peer: Peer) -> HttpResponse:
+        try:
+            return masa.handle(self.world, self.faults, request, peer)
+        except Refused as refusal:
+            return refusal.response()
+
+
+def without_root(chain: Chain) -> Chain:
+    """What a server sends in TLS: nobody needs the root from the wire."""
+    return chain[:-1] if len(chain) > 1 and chain[-1].issuer == chain[-1].subject else chain
+
+
+def _application(world: World, _request: HttpRequest, peer: Peer) -> HttpResponse:
+    client = identify(world, peer)
+    if client is None:
+        raise Refused(401, "a client certificate (LDevID) is required")
+    if client.kind is not Kind.LDEVID:
+        raise Refused(403, "an IDevID is no identity of this domain")
+    serial = format(client.certificate.serial_number, "x")
+    return ok_json(
+        {"hello": client.name, "serial": serial, "issuer": client.certificate.issuer.rfc4514_string()}
+    )

@@ -1,0 +1,66 @@
+"""A key store in memory, for lives in which the hardware is not the question."""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from holdfast.keys.api import KeyRef, KeySpec
+from holdfast.wire.errors import KeyNotFound
+from holdfast.wire.model import KeyAlgorithm, SigningKey
+
+
+class SoftKey:
+    """One key; ``signer`` gives it away, which no real store can."""
+
+    def __init__(self, ref: KeyRef, key: SigningKey) -> None:
+        self.ref = ref
+        self._key = key
+
+    def signer(self) -> SigningKey:
+        return self._key
+
+    def reference_pem(self) -> bytes | None:
+        return None
+
+
+class SoftKeys:
+    """Implements ``holdfast.keys.api.KeyStore``. ``made`` counts generated keys."""
+
+    def __init__(self) -> None:
+        self.keys: dict[KeyRef, SoftKey] = {}
+        self.made = 0
+
+    def plan(self, identity: str, generation: int) -> KeyRef:
+        return KeyRef(f"soft:{identity}-{generation}")
+
+    def generate(self, ref: KeyRef, spec: KeySpec) -> SoftKey:
+        self.made += 1
+        self.keys[ref] = SoftKey(ref, private_key(spec.algorithm))
+        return self.keys[ref]
+
+    def load(self, ref: KeyRef) -> SoftKey:
+        try:
+            return self.keys[ref]
+        except KeyError:
+            raise KeyNotFound("key.not-found", ref) from None
+
+    def destroy(self, ref: KeyRef) -> None:
+        self.keys.pop(ref, None)
+
+    def refs(self) -> frozenset[KeyRef]:
+        return frozenset(self.keys)
+
+    def close(self) -> None:
+        """Nothing to flush."""
+
+
+def private_key(algorithm: KeyAlgorithm) -> SigningKey:
+    match algorithm:
+        case KeyAlgorithm.P256:
+            return ec.generate_private_key(ec.SECP256R1())
+        case KeyAlgorithm.P384:
+            return ec.generate_private_key(ec.SECP384R1())
+        case KeyAlgorithm.RSA2048:
+            return rsa.generate_private_key(65537, 2048)
+        case KeyAlgorithm.RSA3072:
+            return rsa.generate_private_key(65537, 3072)
