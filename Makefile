@@ -48,7 +48,7 @@ bench: $(READY) ## Print what a first boot costs: TPM commands, round trips, mil
 	@$(PY) -m bench
 
 proof-firstboot: $(READY) peers ## Prove the first boot: every figure, then one JSON line
-	@$(PY) -m demo.proof
+	@$(PY) -m proofs.firstboot
 
 docs: $(READY) ## Write the documents that are generated from the code
 	@$(PY) -c 'from holdfast.life.diagram import document; print(document(), end="")' > docs/life.md

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from holdfast.wire.errors import HoldfastError, LocalProtocolError, RemoteProtocolError, Retry, TrustError
 from holdfast.wire.est import messages
 from holdfast.wire.est.client import EstProtocol
-from holdfast.wire.est.issued import NamePolicy
+from holdfast.wire.est.issued import CLOCK_SKEW, NamePolicy
 from holdfast.wire.est.messages import certs_response, encode_body, text_response
 from holdfast.wire.est.session import EstLimits, Session
 from holdfast.wire.http import HttpCredentials
@@ -151,6 +151,30 @@ def test_an_expired_certificate(domain: Domain, now: Moment) -> None:
 def test_a_certificate_from_the_future(domain: Domain) -> None:
     error = judged(domain, lambda der: (domain.issue(der, start=NOW + timedelta(hours=1)),))
     assert fault(error) == (TrustError, "chain.not-yet-valid")
+
+
+def test_a_certificate_that_begins_beyond_the_skew_of_two_clocks(domain: Domain) -> None:
+    start = NOW + CLOCK_SKEW + timedelta(seconds=1)
+    error = judged(domain, lambda der: (domain.issue(der, start=start),))
+    assert fault(error) == (TrustError, "chain.not-yet-valid")
+
+
+@pytest.mark.parametrize("ahead", [timedelta(seconds=1), CLOCK_SKEW])
+def test_a_ca_whose_clock_runs_a_little_ahead(domain: Domain, ahead: timedelta) -> None:
+    """libest dates a certificate at the second in which it signs, which may be one after ours."""
+    req = domain.request()
+    answer = certs_response((domain.issue(req.csr, start=NOW + ahead),))
+    assert isinstance(run(EST.enroll(req, TLS13, TRUSTED), answer), Issued)
+
+
+def test_a_skew_is_granted_to_the_new_certificate_only_at_its_beginning(domain: Domain) -> None:
+    """Judged at its own beginning, a certificate whose issuer has ended by then is still refused."""
+    soon = NOW + timedelta(seconds=30)
+    ending = authority("Ending", end=soon)
+    req = replace(domain.request(), anchors=(ending.certificate,), intermediates=())
+    answer = certs_response((domain.issue(req.csr, ending, start=soon + timedelta(seconds=1)),))
+    with pytest.raises(TrustError, match=r"^chain\.expired"):
+        run(EST.enroll(req, TLS13, TRUSTED), answer)
 
 
 def test_a_validity_that_is_an_instant(domain: Domain) -> None:

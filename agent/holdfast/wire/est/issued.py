@@ -5,7 +5,10 @@ Nothing of an answer is used before all of them hold.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from enum import Enum
+from typing import Final
 
 from cryptography import x509
 
@@ -15,7 +18,10 @@ from holdfast.wire.est.authorities import is_ca
 from holdfast.wire.http import printable
 from holdfast.wire.model import Chain, EnrollmentRequest, Issued, Moment
 
-_CLAUSE = "RFC 7030 §4.2.3"
+CLOCK_SKEW: Final = timedelta(minutes=5)
+"""How far a CA's clock may run ahead of a trusted one: many date a certificate at its issue."""
+
+_CLAUSE: Final = "RFC 7030 §4.2.3"
 
 
 class NamePolicy(Enum):
@@ -66,8 +72,14 @@ def accept_issued(
         detail = f"valid from {leaf.not_valid_before_utc} to {leaf.not_valid_after_utc}"
         raise RemoteProtocolError("est.validity", detail, clause="RFC 5280 §4.1.2.5")
     given = tuple(dict.fromkeys((leaf, *others, *req.intermediates)))
-    path = chain.validate(given, req.anchors, now, chain.Rule.issued())
+    path = chain.validate(given, req.anchors, _when(leaf, now), chain.Rule.issued())
     return Issued(tuple(c for c in path if c == leaf or c not in req.anchors), req.anchors)
+
+
+def _when(leaf: x509.Certificate, now: Moment) -> Moment:
+    """The moment to judge a new certificate at: its own beginning, if that is hardly after *now*."""
+    begin = leaf.not_valid_before_utc
+    return replace(now, now=begin) if now.now < begin <= now.now + CLOCK_SKEW else now
 
 
 def _pick(certificates: Chain, asked: x509.CertificateSigningRequest) -> tuple[x509.Certificate, Chain]:
