@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from holdfast.wire.authorities import split_authorities
 from holdfast.wire.errors import HoldfastError, LocalProtocolError
 from holdfast.wire.est import messages
-from holdfast.wire.est.authorities import split_authorities
 from holdfast.wire.est.client import EstProtocol
 from holdfast.wire.est.messages import (
     certs_response,

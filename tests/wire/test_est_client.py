@@ -11,14 +11,14 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from holdfast.wire import csr, oids
+from holdfast.wire.authorities import split_authorities
 from holdfast.wire.errors import LocalProtocolError
 from holdfast.wire.est import messages
-from holdfast.wire.est.authorities import split_authorities
 from holdfast.wire.est.client import EstProtocol
-from holdfast.wire.est.issued import NamePolicy
 from holdfast.wire.est.request import link_challenge
 from holdfast.wire.est.session import EstLimits
 from holdfast.wire.http import HttpCredentials, format_http_date
+from holdfast.wire.issued import NamePolicy
 from holdfast.wire.model import (
     CsrTemplate,
     EnrollmentProtocol,

@@ -19,9 +19,9 @@ from pyasn1.type import char, univ
 from pyasn1_alt_modules import rfc5280, rfc7030, rfc9908
 
 from holdfast.wire import oids
+from holdfast.wire.authorities import split_authorities
 from holdfast.wire.errors import HoldfastError, LocalProtocolError, RemoteProtocolError
 from holdfast.wire.est import asn1
-from holdfast.wire.est.authorities import split_authorities
 from holdfast.wire.est.csrattrs import MAX_ELEMENTS, encode_csrattrs, parse_csrattrs
 from holdfast.wire.est.messages import decode_body, read_certs
 from holdfast.wire.model import CsrTemplate, HttpResponse, KeyAlgorithm

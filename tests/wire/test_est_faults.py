@@ -14,10 +14,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from holdfast.wire.errors import HoldfastError, LocalProtocolError, RemoteProtocolError, Retry, TrustError
 from holdfast.wire.est import messages
 from holdfast.wire.est.client import EstProtocol
-from holdfast.wire.est.issued import CLOCK_SKEW, NamePolicy
 from holdfast.wire.est.messages import certs_response, encode_body, text_response
 from holdfast.wire.est.session import EstLimits, Session
 from holdfast.wire.http import HttpCredentials
+from holdfast.wire.issued import CLOCK_SKEW, NamePolicy
 from holdfast.wire.model import HttpRequest, HttpResponse, Issued, Moment, Purpose, Rejected
 from wire.est_parties import (
     NOW,

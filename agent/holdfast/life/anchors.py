@@ -8,8 +8,8 @@ from typing import Final
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.life.record import Anchor, Provenance
+from holdfast.wire.authorities import is_self_signed
 from holdfast.wire.errors import TrustError
-from holdfast.wire.est.authorities import is_self_signed
 from holdfast.wire.model import Chain, Moment
 
 MOST_ANCHORS: Final = 32

@@ -19,14 +19,14 @@ from typing import ClassVar, Final, NoReturn
 
 from cryptography import x509
 
+from holdfast.wire.authorities import accept_authorities
 from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError
 from holdfast.wire.est import messages
-from holdfast.wire.est.authorities import accept_authorities
 from holdfast.wire.est.csrattrs import parse_csrattrs
-from holdfast.wire.est.issued import NamePolicy, accept_issued
 from holdfast.wire.est.request import changes_names, check_request
 from holdfast.wire.est.session import EstLimits, Session
 from holdfast.wire.http import HttpCredentials, retry_after
+from holdfast.wire.issued import NamePolicy, Terms, accept_issued
 from holdfast.wire.model import (
     CsrTemplate,
     EnrollmentRequest,
@@ -87,7 +87,8 @@ class EstProtocol:
         if found.status != 200:
             raise _unusable(messages.CACERTS, found)
         certificates = messages.read_certs(found, limit=self.limits.body)
-        authorities = accept_authorities(certificates, limit=self.limits.ca_certificates)
+        limit = self.limits.ca_certificates
+        authorities = accept_authorities(certificates, limit=limit, prefix="est", clause="RFC 7030 §4.1.3")
         wishes = yield from session.ask(messages.fetch_request(messages.CSRATTRS, self.label))
         if isinstance(wishes, Moved):
             return wishes
@@ -113,8 +114,8 @@ class EstProtocol:
             return resp
         if resp.status == 200:
             certificates = messages.read_certs(resp, limit=self.limits.body)
-            limit = self.limits.issued_certificates
-            return accept_issued(certificates, req, asked, self._names(req, asked), now, limit=limit)
+            terms = Terms("est", "RFC 7030 §4.2.3", "RFC 7030 §4.2.2", self.limits.issued_certificates)
+            return accept_issued(certificates, req, asked, self._names(req, asked), now, terms=terms)
         return self._not_issued(resp, now, _token(req))
 
     def resume(self, req: EnrollmentRequest, token: bytes, tls: TlsInfo, now: Moment) -> Exchange[Outcome]:

@@ -9,7 +9,7 @@ from cryptography import x509
 
 from holdfast.wire import csr, oids
 from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError, TrustError
-from holdfast.wire.est.issued import alternative_names
+from holdfast.wire.issued import alternative_names
 from holdfast.wire.model import CsrTemplate, EnrollmentRequest, Purpose, TlsInfo
 
 _LINKING = "RFC 7030 §3.5"

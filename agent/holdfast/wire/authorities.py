@@ -1,6 +1,6 @@
-"""CA certificates as ``cacerts`` gives them (RFC 7030 §4.1.3).
+"""CA certificates as a server gives them (RFC 7030 §4.1.3, RFC 9483 §4.3.1, RFC 8894 §4.2).
 
-The answer holds the current root, the chain to the issuing CA and, around a change of root, the
+An answer holds the current root, the chain to the issuing CA and, around a change of root, the
 certificates that link old and new. Only roots become anchors; all others are a help to build paths.
 """
 
@@ -15,8 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from holdfast.wire.errors import RemoteProtocolError
 from holdfast.wire.model import Chain
 
-_CLAUSE = "RFC 7030 §4.1.3"
-
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
@@ -27,13 +25,13 @@ class Authorities:
 
 
 def is_ca(certificate: x509.Certificate) -> bool:
-    """What BasicConstraints says. Raises RemoteProtocolError ``est.certificate`` if it is unreadable."""
+    """What BasicConstraints says. Raises RemoteProtocolError ``certificate.syntax`` if it is unreadable."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         return False
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as e:
-        raise RemoteProtocolError("est.certificate", f"unreadable extensions: {e}"[:300]) from e
+        raise RemoteProtocolError("certificate.syntax", f"unreadable extensions: {e}"[:300]) from e
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
@@ -71,17 +69,17 @@ def split_authorities(certificates: Chain) -> Authorities:
     return Authorities(tuple(roots), tuple(c for c in authorities if c not in roots))
 
 
-def accept_authorities(certificates: Chain, *, limit: int) -> Chain:
+def accept_authorities(certificates: Chain, *, limit: int, prefix: str, clause: str) -> Chain:
     """The CA certificates of an answer: roots first, newest first, then the intermediates.
 
-    They are as trustworthy as the link that brought them. Raises RemoteProtocolError
-    ``est.too-many-certificates`` (more than *limit*), ``est.no-root``, ``est.certificate``.
+    They are as trustworthy as what brought them. Raises RemoteProtocolError *prefix*
+    ``.too-many-certificates`` (more than *limit*) or ``.no-root`` about *clause*, and ``certificate.syntax``.
     """
     if len(certificates) > limit:
         detail = f"{len(certificates)} CA certificates, limit {limit}"
-        raise RemoteProtocolError("est.too-many-certificates", detail, clause=_CLAUSE)
+        raise RemoteProtocolError(f"{prefix}.too-many-certificates", detail, clause=clause)
     found = split_authorities(certificates)
     if not found.roots:
         detail = f"no self-signed CA certificate among {len(certificates)}"
-        raise RemoteProtocolError("est.no-root", detail, clause=_CLAUSE)
+        raise RemoteProtocolError(f"{prefix}.no-root", detail, clause=clause)
     return found.roots + found.intermediates
