@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -86,3 +87,45 @@ def test_a_signal_while_it_waits_stops_it_at_once_and_leaves_no_handler(
     assert main(["--config", str(CONFIG), "run"]) == 0
     assert len(steps) == 1
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("waits", [3600.0, 0.5])
+def test_a_clock_that_is_set_while_it_waits_brings_a_step_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], waits: float
+) -> None:
+    """FIELD-LESSONS 2: a clock jump must not skip the renewal window."""
+    steps: list[object] = []
+    reading, writing = os.pipe()
+
+    class Watch:
+        descriptor = reading
+
+        def was_set(self) -> bool:
+            ready = bool(select.select([reading], [], [], 0)[0])
+            if ready:
+                os.read(reading, 1)
+            return ready
+
+        def __enter__(self) -> Watch:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            """Nothing was opened."""
+
+    def step(given: object) -> float:
+        steps.append(given)
+        if len(steps) == 1:
+            threading.Timer(0, os.write, (writing, b"!")).start()
+            return waits
+        threading.Timer(0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return 3600.0
+
+    monkeypatch.setattr(run_module, "ClockWatch", Watch)
+    monkeypatch.setattr(run_module, "_step", step)
+    monkeypatch.setattr(run_module, "load", lambda _path: None)
+    assert main(["--config", str(CONFIG), "run"]) == 0
+    assert len(steps) == 2
+    if waits > 1:
+        assert "the clock was set" in capsys.readouterr().out
+    os.close(reading)
+    os.close(writing)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from holdfast.host.clockwatch import ClockWatch
 from holdfast.host.config import load
 
 SHORTEST_SECONDS: Final = 1.0
@@ -29,9 +30,12 @@ def register(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ends with status 0 on SIGTERM or SIGINT, after the step that is under way."""
+    """Ends with status 0 on SIGTERM or SIGINT, after the step that is under way.
+
+    When the host's clock is set, the seconds to wait mean nothing any more: a step computes them anew.
+    """
     load(arguments.config)  # a broken configuration is said at once, not by a worker a minute later
-    with _stop_signals() as stopped:
+    with ClockWatch() as watch, _stop_signals(watch) as stopped:
         while not stopped(0):
             seconds = _seconds(_step(arguments.config))
             print(f"next step in {seconds:.0f} s", flush=True)
@@ -41,19 +45,37 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Stop:
-    """Whether a signal told us to stop, asked with a wait of some seconds."""
+    """Whether a signal told us to stop, asked with a wait of some seconds that a set clock ends early."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, watch: ClockWatch) -> None:
         self._descriptor = descriptor
+        self._watch = watch
         self._told = False
 
     def __call__(self, seconds: float) -> bool:
-        self._told = self._told or bool(select.select([self._descriptor], [], [], seconds)[0])
+        # A clock that is set all the time must not become steps all the time.
+        if not self._wait(min(seconds, SHORTEST_SECONDS)) and not self._set_meanwhile():
+            left = max(seconds - SHORTEST_SECONDS, 0)
+            timer = self._watch.descriptor
+            self._wait(left, *([] if timer is None else [timer]))
+            self._set_meanwhile()
         return self._told
+
+    def _wait(self, seconds: float, *also: int) -> bool:
+        if not self._told:
+            ready = select.select([self._descriptor, *also], [], [], seconds)[0]
+            self._told = self._descriptor in ready
+        return self._told
+
+    def _set_meanwhile(self) -> bool:
+        if not self._watch.was_set():
+            return False
+        print("the clock was set: due times are computed anew", flush=True)
+        return True
 
 
 @contextmanager
-def _stop_signals() -> Iterator[_Stop]:
+def _stop_signals(watch: ClockWatch) -> Iterator[_Stop]:
     """A pipe that Python writes a signal's number into: no lock that a handler could find taken."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -61,7 +83,7 @@ def _stop_signals() -> Iterator[_Stop]:
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     handlers = [signal.signal(number, lambda *_: None) for number in numbers]
     try:
-        yield _Stop(reading)
+        yield _Stop(reading, watch)
     finally:
         for number, handler in zip(numbers, handlers, strict=True):
             signal.signal(number, handler)
