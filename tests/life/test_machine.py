@@ -373,3 +373,27 @@ def test_records_hide_what_is_bulky_or_private_from_logs() -> None:
         f.name for f in fields(Transaction) if not f.repr
     }
     assert {"pvr", "voucher", "csr", "resume"} <= hidden
+
+
+def test_a_row_of_failures_remembers_when_it_began_and_an_end_forgets_it() -> None:
+    record = record_in(CredentialState.ACTIVE, TransactionState.REQUESTED)
+    for hours in (0, 1):
+        trouble = Trouble("est.test", "detail", "", "backoff", T0 + timedelta(hours=hours))
+        record, _ = decide(record, ev.AttemptFailed(trouble, T0 + timedelta(hours=2)), NOW, identity="ldevid")
+    schedule = record.identity("ldevid").schedule
+    assert (schedule.since, schedule.attempts) == (T0, 2)
+    assert schedule.trouble is not None
+    assert schedule.trouble.at == T0 + timedelta(hours=1)
+    pending, _ = decide(record, EVENTS[ev.EnrollmentPending], NOW, identity="ldevid")
+    assert pending.identity("ldevid").schedule.since == T0
+    for event in (EVENTS[ev.CertificateIssued], ev.CredentialProved()):
+        record, _ = decide(record, event, NOW, identity="ldevid")
+    assert record.identity("ldevid").schedule.since is None
+
+
+def test_a_transaction_remembers_when_it_began() -> None:
+    record = record_in(CredentialState.ACTIVE, TransactionState.NONE)
+    record, _ = decide(record, EVENTS[ev.OfferTaken], NOW, identity="ldevid")
+    later = Moment(T0 + timedelta(hours=1), T0, ClockState.TRUSTED)
+    record, _ = decide(record, EVENTS[ev.CsrMade], later, identity="ldevid")
+    assert record.identity("ldevid").transaction.since == T0

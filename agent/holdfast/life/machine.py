@@ -106,7 +106,8 @@ def _interrupted(record: DeviceRecord, event: ev.BootstrapInterrupted, _now: Mom
 
 
 def _failed(schedule: Schedule, trouble: Trouble, due: datetime | None) -> Schedule:
-    return Schedule(due=due, attempts=schedule.attempts + 1, trouble=trouble)
+    since = schedule.since or trouble.at
+    return Schedule(due=due, attempts=schedule.attempts + 1, trouble=trouble, since=since)
 
 
 _UNVOUCHED = frozenset({_D.NONE, _D.PROVISIONAL})
@@ -174,7 +175,12 @@ def _lose(identity: Identity, event: ev.CredentialLost, _now: Moment) -> Identit
     changed = replace(
         identity,
         credential=Credential(generation=identity.credential.generation),
-        schedule=replace(identity.schedule, due=None, trouble=event.trouble),
+        schedule=replace(
+            identity.schedule,
+            due=None,
+            trouble=event.trouble,
+            since=identity.schedule.since or event.trouble.at,
+        ),
     )
     return replace(changed, retiring=_retire(changed, identity.credential.key))
 
@@ -185,7 +191,7 @@ def _drop_transaction(identity: Identity) -> Identity:
     return replace(free, retiring=_retire(free, gone))
 
 
-def _keyed(identity: Identity, event: ev.OfferTaken, _now: Moment) -> Identity:
+def _keyed(identity: Identity, event: ev.OfferTaken, now: Moment) -> Identity:
     transaction = Transaction(
         state=_T.KEYED,
         purpose=event.purpose,
@@ -195,6 +201,7 @@ def _keyed(identity: Identity, event: ev.OfferTaken, _now: Moment) -> Identity:
         generation=event.generation,
         id=event.transaction,
         wishes=event.wishes,
+        since=now.now,
     )
     changed = replace(identity, transaction=transaction, schedule=_progress(identity.schedule))
     return replace(changed, retiring=_retire(changed, NO_KEY))
@@ -211,7 +218,7 @@ def _pending(identity: Identity, event: ev.EnrollmentPending, _now: Moment) -> I
         resume=event.resume,
         deadline=identity.transaction.deadline or event.deadline,
     )
-    schedule = Schedule(due=event.due, trouble=identity.schedule.trouble)
+    schedule = replace(identity.schedule, due=event.due, attempts=0)
     return replace(identity, transaction=transaction, schedule=schedule)
 
 

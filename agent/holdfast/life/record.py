@@ -101,7 +101,7 @@ class Transaction:
 
     ``wishes`` is the server's csrattrs answer as DER, kept so that the CSR can be made again after a power
     cut; ``deadline`` ends the patience with a server that answers "pending"; ``refusals`` counts how often
-    a server did not take the STAGED certificate.
+    a server did not take the STAGED certificate; ``since`` is when it all began.
     """
 
     state: TransactionState = TransactionState.NONE
@@ -117,6 +117,7 @@ class Transaction:
     chain: tuple[bytes, ...] = field(default=(), repr=False)
     deadline: datetime | None = None
     refusals: int = 0
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +133,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When to act next, how often it failed in a row, and the last failure."""
+    """When to act next, how often it failed in a row, the last failure, and the time of the row's first."""
 
     due: datetime | None = None
     attempts: int = 0
     trouble: Trouble | None = None
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
