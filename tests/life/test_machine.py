@@ -210,7 +210,9 @@ def test_promotion_retires_the_old_key_and_only_then() -> None:
     record = record_in(CredentialState.ACTIVE, TransactionState.STAGED)
     after, effects = decide(record, ev.CredentialProved(), NOW, identity="ldevid")
     entry = after.identity("ldevid")
-    assert entry.credential == Credential(CredentialState.ACTIVE, KeyRef("k:pending"), (b"new",), 2)
+    assert entry.credential == Credential(
+        CredentialState.ACTIVE, KeyRef("k:pending"), (b"new",), 2, since=NOW.now
+    )
     assert entry.retiring == (KeyRef("k:held"),)
     assert effects == (ev.Deploy(),)
     _, effects = decide(after, ev.Deployed(), NOW, identity="ldevid")

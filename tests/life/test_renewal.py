@@ -7,7 +7,18 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.life.renewal import BACKOFF_LONGEST, SPREAD, Age, age, backoff, renewal_moment
+from holdfast.life.renewal import (
+    BACKOFF_LONGEST,
+    EARLIEST,
+    LATEST,
+    OUTAGE_AFTER,
+    OUTAGE_LONGEST,
+    Age,
+    _rounded,
+    age,
+    backoff,
+    renewal_moment,
+)
 from holdfast.wire.model import ClockState, Moment
 
 T0 = datetime(2027, 1, 1, tzinfo=UTC)
@@ -15,26 +26,60 @@ FOREVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 lives = st.timedeltas(min_value=timedelta(minutes=1), max_value=FOREVER - T0)
 
 
-@given(life=lives, fraction=st.floats(0.1, 0.95), seed=st.binary(max_size=16))
+fractions = st.floats(0.05, 0.95)
+
+
+@given(life=lives, fraction=fractions, seed=st.binary(max_size=16))
 def test_the_moment_lies_inside_the_life_and_near_the_fraction(
     life: timedelta, fraction: float, seed: bytes
 ) -> None:
     moment = renewal_moment(T0, T0 + life, fraction, seed)
-    assert T0 <= moment < T0 + life
-    assert abs((moment - T0) / life - fraction) <= SPREAD + 1e-6
+    assert T0 + life * 0.01 < moment < T0 + life
+    assert (moment - T0) / life <= min(fraction + EARLIEST, LATEST) + 1e-6
     assert moment == renewal_moment(T0, T0 + life, fraction, seed)
 
 
-def test_a_fleet_is_spread_evenly() -> None:
+@given(life=lives, fraction=fractions, seed=st.binary(max_size=16), late=st.floats(0, 0.9))
+def test_a_device_keeps_its_turn(life: timedelta, fraction: float, seed: bytes, late: float) -> None:
+    """Each renewal comes one period after the one before, also after one that was late."""
+    life = min(life, timedelta(days=365))
+    period = _rounded(life * fraction)
+    first = renewal_moment(T0, T0 + life, fraction, seed)
+    second = renewal_moment(first, first + life, fraction, seed)
+    assert second - first == period
+    done = first + min(period - life * EARLIEST - timedelta.resolution, period * late)
+    if first <= done:
+        assert renewal_moment(done, done + life, fraction, seed) == second
+
+
+@given(life=lives, fraction=fractions)
+def test_a_rounded_period_is_hardly_shorter(life: timedelta, fraction: float) -> None:
+    period = life * fraction
+    assert period * (63 / 64) - timedelta.resolution <= _rounded(period) <= period
+
+
+def test_a_life_of_no_length_has_a_moment() -> None:
+    assert renewal_moment(T0, T0, 0.5, b"") >= T0
+
+
+def test_lifetimes_that_differ_by_seconds_keep_the_turn() -> None:
+    """7 days, about 1,400 periods after the count began: a second more would be 24 minutes."""
+    begin = T0 + timedelta(days=10)
+    moments = {
+        renewal_moment(begin, begin + timedelta(days=7, seconds=s), 2 / 3, b"device") for s in range(60)
+    }
+    assert max(moments) - min(moments) < timedelta(minutes=1)
+
+
+def test_a_fleet_is_spread_evenly_over_the_whole_period() -> None:
     year = timedelta(days=365)
     moments = sorted(renewal_moment(T0, T0 + year, 2 / 3, str(n).encode()) for n in range(2000))
-    window = year * (2 * SPREAD)
     in_tenths = [0] * 10
     for moment in moments:
-        place = (moment - (T0 + year * (2 / 3 - SPREAD))) / window
+        place = (moment - (T0 + year * EARLIEST)) / _rounded(year * (2 / 3))
         in_tenths[min(9, int(place * 10))] += 1
-    assert min(in_tenths) > 120
-    assert max(in_tenths) < 280
+    assert min(in_tenths) > 150
+    assert max(in_tenths) < 250
 
 
 def test_ages() -> None:
@@ -65,14 +110,31 @@ def test_backoff_obeys_the_server_and_the_remaining_life(
 ) -> None:
     wait = backoff(attempts, lambda n: random[:n], asked=asked, remaining=remaining)
     assert wait > timedelta(0)
-    assert wait <= max(BACKOFF_LONGEST, asked or timedelta(0))
+    longest = BACKOFF_LONGEST if remaining is None else OUTAGE_LONGEST
+    assert wait <= max(longest, asked or timedelta(0))
     if asked is not None:
         assert wait >= asked
     elif remaining is not None:
-        assert wait <= max(remaining / 10, timedelta(seconds=1))
+        assert wait <= max(remaining / 2, timedelta(seconds=1))
 
 
 def test_backoff_grows_and_is_drawn() -> None:
     low, high = bytes, (lambda n: b"\xff" * n)
     assert backoff(0, low) < backoff(3, low) < backoff(6, low)
     assert backoff(3, low) < backoff(3, high)
+
+
+def test_the_hiccups_are_over_within_the_hour() -> None:
+    year = timedelta(days=365)
+    waits = [backoff(n, lambda n: b"\xff" * n, remaining=year) for n in range(OUTAGE_AFTER + 1)]
+    assert sum(waits[:-1], timedelta(0)) < timedelta(hours=1)
+    assert waits[-1] > timedelta(hours=23)
+
+
+def test_attempts_are_denser_as_the_end_nears() -> None:
+    left, waits = timedelta(days=2), []
+    while left > timedelta(minutes=1):
+        waits.append(backoff(50, lambda n: b"\x80" * n, remaining=left))
+        left -= waits[-1]
+    assert waits == sorted(waits, reverse=True)
+    assert len(waits) > 15

@@ -227,12 +227,13 @@ def _staged(identity: Identity, event: ev.CertificateIssued, _now: Moment) -> Id
     return replace(identity, transaction=transaction, schedule=_progress(identity.schedule))
 
 
-def _promoted(identity: Identity, _event: ev.CredentialProved, _now: Moment) -> Identity:
+def _promoted(identity: Identity, _event: ev.CredentialProved, now: Moment) -> Identity:
     old = identity.credential.key
     new = identity.transaction
+    credential = Credential(_C.ACTIVE, new.key, new.chain, new.generation, since=now.now)
     changed = replace(
         identity,
-        credential=Credential(state=_C.ACTIVE, key=new.key, chain=new.chain, generation=new.generation),
+        credential=credential,
         transaction=Transaction(),
         schedule=Schedule(),
     )

@@ -87,12 +87,16 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What the identity holds: key reference and certificate chain (DER, leaf first)."""
+    """What the identity holds: key reference and certificate chain (DER, leaf first).
+
+    ``since`` is when it became the current one, by our clock: its first date may lie far before.
+    """
 
     state: CredentialState = CredentialState.NONE
     key: KeyRef = NO_KEY
     chain: tuple[bytes, ...] = field(default=(), repr=False)
     generation: int = 0
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,13 @@ from holdfast.wire.model import Moment, RandomBytes
 
 BACKOFF_FIRST: Final = timedelta(seconds=15)
 BACKOFF_LONGEST: Final = timedelta(hours=6)
-SPREAD: Final = 0.05  # of the lifetime, to both sides of the renewal fraction
+OUTAGE_AFTER: Final = 7
+"""From so many failures in a row on it is an outage and no hiccup: the waits until then add up to about half
+an hour."""
+OUTAGE_LONGEST: Final = timedelta(hours=24)
+EARLIEST: Final = 0.05
+"""The share of the lifetime before which nobody's turn comes (less for a very small renewal fraction)."""
+LATEST: Final = 0.98
 
 
 END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
@@ -33,28 +39,46 @@ def later(moment: datetime, by: timedelta) -> datetime:
     return moment + by if by < END_OF_TIME - moment else END_OF_TIME
 
 
-def renewal_moment(not_before: datetime, not_after: datetime, fraction: float, seed: bytes) -> datetime:
-    """The moment from which a certificate is renewed.
+def renewal_moment(begin: datetime, end: datetime, fraction: float, seed: bytes) -> datetime:
+    """The moment from which a certificate is renewed: this device's next turn.
 
-    *fraction* of the lifetime, moved by up to 5 % to either side. The move depends on *seed* alone (the
-    device's identity), so that devices that were made in one batch do not renew in one hour, and one
-    device does not change its mind.
+    Time is cut into periods of *fraction* of the lifetime, and *seed* (the device's identity) alone decides
+    where in each period the device has its turn. A fleet that was made in one day is so spread evenly over
+    the whole period from its first renewal on, and what an outage drove together parts again. The first turn
+    comes between 5 % and 5 % plus *fraction* of the life, every later one after *fraction* of it (ADR 15).
+
+    *begin* is the beginning of the life that the device has of it: CAs backdate, and a turn between the
+    date and the issue would be taken at once, again and again.
     """
-    lifetime = not_after - not_before
+    lifetime = end - begin
+    period = _rounded(lifetime * fraction)
+    earliest = begin + lifetime * min(EARLIEST, LATEST - fraction, fraction / 4)
     draw = int.from_bytes(hashlib.sha256(b"renewal" + seed).digest()[:8], "big") / 2**64
-    share = min(max(fraction + (2 * draw - 1) * SPREAD, 0.0), 0.98)
-    return not_before + lifetime * share
+    since_turn = (earliest - _START - period * draw) % period
+    return earliest + (period - since_turn)
 
 
-def age(not_before: datetime, not_after: datetime, fraction: float, seed: bytes, now: Moment) -> Age:
+_START: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def _rounded(period: timedelta) -> timedelta:
+    """*period* down to seven significant bits: CAs give lifetimes that differ by seconds, which over many
+    periods would else add up to another turn."""
+    tick = timedelta.resolution
+    count = max(period // tick, 1)
+    spare = max(count.bit_length() - 7, 0)
+    return (count >> spare << spare) * tick
+
+
+def age(begin: datetime, end: datetime, fraction: float, seed: bytes, now: Moment) -> Age:
     """Whether the certificate is fresh, due or lapsed.
 
     Without a trusted clock only the floor may say "lapsed": an unset clock must not throw an identity away.
     """
-    end_known = now.now if now.trusted else now.floor
-    if end_known > not_after:
+    known = now.now if now.trusted else now.floor
+    if known > end:
         return Age.LAPSED
-    if now.now >= renewal_moment(not_before, not_after, fraction, seed):
+    if now.now >= renewal_moment(begin, end, fraction, seed):
         return Age.DUE
     return Age.FRESH
 
@@ -68,13 +92,15 @@ def backoff(
 ) -> timedelta:
     """How long to wait after the failure number *attempts* (0 for the first) in a row.
 
-    Between half and all of an exponentially growing span, never under what the server *asked* for
-    (Retry-After), and never over a tenth of the life that the credential has *remaining* unless the
-    server asked for more: a short certificate must not be slept away.
+    Between half and all of an exponentially growing span, and never under what the server *asked* for
+    (Retry-After). With a credential that has life *remaining* there is no hurry, but a short one must not be
+    slept away: no span is over half of what remains, and once the hiccups are over the span is just that,
+    or a day. So the devices that an outage held up come back spread over a day, not in one hour (ADR 15).
     """
     span = min(BACKOFF_FIRST * float(1 << min(attempts, 20)), BACKOFF_LONGEST)
+    if remaining is not None:
+        calm = OUTAGE_LONGEST if attempts >= OUTAGE_AFTER else span
+        span = min(calm, max(remaining / 2, timedelta(seconds=1)))
     draw = int.from_bytes(random(4), "big") / 2**32
     wait = span * (0.5 + draw / 2)
-    if remaining is not None:
-        wait = min(wait, max(remaining / 10, timedelta(seconds=1)))
     return max(wait, asked) if asked is not None else wait

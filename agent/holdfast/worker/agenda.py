@@ -44,10 +44,7 @@ def opening(
     """
     if entry.credential.state is not CredentialState.ACTIVE:
         return None if waiting(entry.schedule, now) and not wanted else ev.StepBegun()
-    leaf = leaf_of(entry)
-    stage = age(
-        leaf.not_valid_before_utc, leaf.not_valid_after_utc, settings.renew.fraction, seed_of(entry), now
-    )
+    stage = age(*life_of(entry), settings.renew.fraction, seed_of(entry), now)
     if stage is Age.LAPSED:
         return ev.CredentialLapsed()
     if waiting(entry.schedule, now) and not wanted:
@@ -84,10 +81,7 @@ def _identity_due(entry: Identity, settings: IdentitySettings, now: Moment) -> d
     at_rest = entry.transaction.state is TransactionState.NONE
     if entry.credential.state is not CredentialState.ACTIVE or not at_rest:
         return now.now
-    leaf = leaf_of(entry)
-    return renewal_moment(
-        leaf.not_valid_before_utc, leaf.not_valid_after_utc, settings.renew.fraction, seed_of(entry)
-    )
+    return renewal_moment(*life_of(entry), settings.renew.fraction, seed_of(entry))
 
 
 def remaining_life(entry: Identity, now: Moment) -> timedelta | None:
@@ -100,6 +94,14 @@ def remaining_life(entry: Identity, now: Moment) -> timedelta | None:
 def leaf_of(entry: Identity) -> x509.Certificate:
     """The end-entity certificate that the identity holds."""
     return x509.load_der_x509_certificate(entry.credential.chain[0])
+
+
+def life_of(entry: Identity) -> tuple[datetime, datetime]:
+    """From when to when the credential serves: not from its first date on, which may be long before we had
+    it. A ``since`` after the end was written under a wrong clock."""
+    leaf, since = leaf_of(entry), entry.credential.since
+    begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    return (max(begin, since) if since is not None and since < end else begin), end
 
 
 def seed_of(entry: Identity) -> bytes:
