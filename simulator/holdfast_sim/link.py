@@ -15,13 +15,13 @@ from holdfast.wire.model import Chain, HttpRequest, HttpResponse, SigningKey, Tl
 from .answers import Answer, Peer
 from .site import Server, Site, without_root
 
-HTTPS = 443
+PORTS = {"https": 443, "http": 80}
 
 
 class Channel(Protocol):
     """Where to connect and whom to trust, as the agent's transport takes it.
 
-    ``trust`` is provisional, or has a ``check(chain)`` that raises to refuse the server.
+    ``trust`` is provisional, or plain (no TLS), or has a ``check(chain)`` that raises to refuse the server.
     """
 
     @property
@@ -57,34 +57,41 @@ class InProcessTransport:
         server = self.servers.get((channel.host, channel.port))
         if server is None:
             raise TransportError("transport.unreachable", f"nobody listens at {channel.host}:{channel.port}")
+        if type(channel.trust).__name__ == "Plain":
+            return InProcessLink(
+                self, server, Peer((), ()), None, _origin("http", channel.host, channel.port)
+            )
         shown = without_root(self.site.server_credential(server).chain)
         trusted = check_server(channel.trust, shown)
         unique = self.site.world.random(12) if channel.max_tls12 else None
         client: Any = channel.client
         peer = Peer(tuple(client[0]) if client else (), shown, unique)
         info = TlsInfo(
-            origin=_origin(channel.host, channel.port),
+            origin=_origin("https", channel.host, channel.port),
             version="TLSv1.2" if channel.max_tls12 else "TLSv1.3",
             peer_chain=tuple(certificate.public_bytes(Encoding.DER) for certificate in shown),
             authenticated=trusted,
             tls_unique=unique,
         )
-        return InProcessLink(self, server, peer, info)
+        return InProcessLink(self, server, peer, info, info.origin)
 
 
 class InProcessLink:
     """One connection of an :class:`InProcessTransport`; it ends for good when it ends."""
 
-    def __init__(self, transport: InProcessTransport, server: Server, peer: Peer, info: TlsInfo) -> None:
+    def __init__(
+        self, transport: InProcessTransport, server: Server, peer: Peer, info: TlsInfo | None, origin: str
+    ) -> None:
         self._transport = transport
         self._server: Server = server
         self._peer = peer
         self._info = info
+        self._origin = origin
         self._alive = True
         self._requests = 0
 
     @property
-    def tls(self) -> TlsInfo:
+    def tls(self) -> TlsInfo | None:
         return self._info
 
     @property
@@ -96,12 +103,13 @@ class InProcessLink:
         return self._requests
 
     def authenticate(self) -> None:
-        self._info = replace(self._info, authenticated=True)
+        if self._info is not None:
+            self._info = replace(self._info, authenticated=True)
 
     def send(self, request: HttpRequest) -> HttpResponse:
         """Raises TransportError and RemoteProtocolError with the codes of a TLS link, which then is dead."""
         if not self._alive:
-            raise TransportError("transport.closed", f"the connection to {self._info.origin} has ended")
+            raise TransportError("transport.closed", f"the connection to {self._origin} has ended")
         try:
             self._transport.on_request(request)
             self._requests += 1
@@ -150,6 +158,6 @@ def check_server(trust: object, shown: Chain) -> bool:
     raise TransportError("transport.trust", f"{type(trust).__name__} is neither anchored nor provisional")
 
 
-def _origin(host: str, port: int) -> str:
+def _origin(scheme: str, host: str, port: int) -> str:
     name = f"[{host}]" if ":" in host else host
-    return f"https://{name}" if port == HTTPS else f"https://{name}:{port}"
+    return f"{scheme}://{name}" if port == PORTS[scheme] else f"{scheme}://{name}:{port}"

@@ -127,14 +127,17 @@ identities:
     assert (limits.connect_seconds, limits.read_seconds, limits.total_seconds) == (1.5, 2, 3)
     assert (limits.header_bytes, limits.body_bytes, limits.inline_wait_seconds) == (2048, 5000, 0)
     first, second = got.identities
-    assert first.est.url == "https://ca.example:9443"
-    assert (first.est.label, first.est.tls_unique, first.key.algorithm) == (
+    assert first.protocols[0].url == "https://ca.example:9443"
+    assert (first.protocols[0].label, first.protocols[0].tls_unique, first.key.algorithm) == (
         "devices",
         True,
         KeyAlgorithm.RSA3072,
     )
-    assert first.est.credentials is not None
-    assert (first.est.credentials.username, first.est.credentials.password) == ("gw", "s3cret-value")
+    assert first.protocols[0].credentials is not None
+    assert (first.protocols[0].credentials.username, first.protocols[0].credentials.password) == (
+        "gw",
+        "s3cret-value",
+    )
     assert dict(first.subject) == {"common-name": "gw-{serial}", "organization": "Example"}
     assert (first.san.dns, first.san.uri) == (("{serial}.gw.example",), ("urn:dev:{serial}",))
     assert (first.renew.fraction, first.renew.same_key) == (0.5, True)
@@ -150,13 +153,21 @@ def test_a_systemd_credential_is_found_where_systemd_put_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = est("username: gw\npassword-credential: password")
-    by_argument = load(written(home, text), credentials=home).identities[0].est
+    by_argument = load(written(home, text), credentials=home).identities[0].protocols[0]
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(home))
-    assert load(written(home, text)).identities[0].est == by_argument
+    assert load(written(home, text)).identities[0].protocols[0] == by_argument
     assert by_argument.password_file == home / "password"
     assert faults(home, text, credentials=home / "no") == [
         f"8: identities[0].protocols[0].est.password-credential: no such credential in {home / 'no'}"
     ]
+
+
+def test_a_ladder_has_its_rungs_in_order_and_each_has_a_name(home: Path) -> None:
+    text = "protocols:\n  - est: {url: 'https://a'}\n  - est: {url: 'https://b'}\n  - est: {name: last}\n"
+    ladder = load(written(home, identity(text))).identities[0]
+    urls = [protocol.url for protocol in ladder.protocols]
+    assert urls == ["https://a:443", "https://b:443", None]
+    assert ladder.rungs == ("est", "est-2", "last")
 
 
 def test_words_and_times_of_yaml_1_1_stay_text(home: Path) -> None:
@@ -261,8 +272,25 @@ identities:
         (identity("verify: {url: 'http://a'}"), "5: identities[0].verify.url: must start with https://"),
         (identity("verify: {}"), "5: identities[0].verify.url: is missing"),
         (identity("deploy: {directory: rel}"), "5: identities[0].deploy.directory: must be a path from"),
-        (identity("protocols: [est: {}, est: {}]"), "5: identities[0].protocols: must have at most 1"),
-        (identity("protocols: [cmp: {}]"), "5: identities[0].protocols[0].cmp: unknown key"),
+        (
+            identity("protocols: [" + ", ".join(["est: {}"] * 9) + "]"),
+            "5: identities[0].protocols: must have at most 8",
+        ),
+        (identity("protocols: [{}]"), "5: identities[0].protocols[0]: must not be empty"),
+        (identity("protocols: [morse: {}]"), "5: identities[0].protocols[0].morse: unknown key"),
+        (
+            identity("protocols:\n  - est: {}\n  - est: {username: gw}"),
+            "7: identities[0].protocols[1].est.username: needs a password-file",
+        ),
+        (
+            identity("protocols:\n  - est: {name: a}\n  - est: {name: a}"),
+            "7: identities[0].protocols[1].est.name: a is the name of another protocol here",
+        ),
+        (
+            identity("protocols:\n  - est: {name: est-3}\n  - est: {}\n  - est: {}"),
+            "8: identities[0].protocols[2].est.name: est-3 is the name of another protocol here",
+        ),
+        (est("name: Main"), "7: identities[0].protocols[0].est.name: must be: 1 to 32"),
         (est("label: a/b"), "7: identities[0].protocols[0].est.label: must be: "),
         (est("username: gw"), "7: identities[0].protocols[0].est.username: needs a password-file"),
         (est("password-file: password"), "7: identities[0].protocols[0].est.password-file: needs a username"),

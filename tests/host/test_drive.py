@@ -16,9 +16,9 @@ def tls(leaf: bytes = b"leaf", *, authenticated: bool = True) -> TlsInfo:
 class Echo:
     """Answers each request with its target as body; breaks on ``/broken``; ends after *last* requests."""
 
-    def __init__(self, info: TlsInfo | None = None, last: int = 1000) -> None:
+    def __init__(self, info: TlsInfo | None = None, last: int = 1000, *, plain: bool = False) -> None:
         self.sent: list[str] = []
-        self.tls = info or tls()
+        self.tls = None if plain else info or tls()
         self.last = last
 
     @property
@@ -104,3 +104,11 @@ def test_the_next_link_must_be_to_the_same_authenticated_server(
         drive(visits(closed, "/a", "/b"), Echo(last=1), lambda: following)
     assert caught.value.code == code
     assert (following.sent, closed) == ([], [True])
+
+
+def test_plain_http_follows_plain_http_alone() -> None:
+    following = Echo(plain=True)
+    assert drive(visits([], "/a", "/b"), Echo(last=1, plain=True), lambda: following) == [b"/a", b"/b"]
+    for ended, link in ((Echo(last=1), Echo(plain=True)), (Echo(last=1, plain=True), Echo())):
+        with pytest.raises(LocalProtocolError, match=r"^tls\.successor"):
+            drive(visits([], "/a", "/b"), ended, lambda link=link: link)

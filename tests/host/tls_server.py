@@ -103,10 +103,11 @@ def server_context(identity: Identity, client_ca: x509.Certificate | None = None
 class Conversation:
     """The server's end of one connection."""
 
-    def __init__(self, sock: ssl.SSLSocket, sni: str | None) -> None:
+    def __init__(self, sock: ssl.SSLSocket | socket.socket, sni: str | None) -> None:
         self.sock = sock
         self.sni = sni
-        self.client_certificate = sock.getpeercert(binary_form=True)
+        tls = isinstance(sock, ssl.SSLSocket)
+        self.client_certificate = sock.getpeercert(binary_form=True) if tls else None
         self.requests: list[bytes] = []
         self.closed_by_peer = threading.Event()
 
@@ -154,19 +155,20 @@ class Conversation:
 
 
 class TlsServer:
-    """Runs *script* on each connection, in threads, on a port of the kernel's choice.
+    """Runs *script* on each connection, in threads, on any free port; without TLS if no context.
 
     ``conversations`` are the connections whose handshake succeeded, ``failures`` the handshakes that did not.
     After the script the connection is cut without close_notify; a script that wants one says goodbye itself.
     """
 
-    def __init__(self, context: ssl.SSLContext, script: Callable[[Conversation], None]) -> None:
+    def __init__(self, context: ssl.SSLContext | None, script: Callable[[Conversation], None]) -> None:
         self._context = context
         self._script = script
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads: list[threading.Thread] = []
         self._snis: dict[int, str | None] = {}
-        context.sni_callback = lambda sock, name, _: self._snis.__setitem__(id(sock), name)
+        if context is not None:
+            context.sni_callback = lambda sock, name, _: self._snis.__setitem__(id(sock), name)
         self.accepted = 0
         self.conversations: list[Conversation] = []
         self.failures: list[OSError] = []
@@ -205,6 +207,11 @@ class TlsServer:
 
     def _serve(self, sock: socket.socket) -> None:
         sock.settimeout(20)
+        if self._context is None:
+            with sock, suppress(OSError):
+                self.conversations.append(Conversation(sock, None))
+                self._script(self.conversations[-1])
+            return
         try:
             tls = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             with tls:

@@ -14,7 +14,7 @@ from cryptography import x509
 
 import wire_pki as pki
 from holdfast.host.drive import drive
-from holdfast.host.transport import Anchored, Channel, TlsLink, TlsTransport
+from holdfast.host.transport import Anchored, Channel, SocketLink, TlsTransport
 from holdfast.wire import csr
 from holdfast.wire.chain import Rule, validate
 from holdfast.wire.errors import TransportError, TrustError
@@ -61,7 +61,7 @@ class Device:
         now = datetime.now(UTC)
         return Moment(now, now - timedelta(days=1), ClockState.TRUSTED)
 
-    def open(self, *, bound: bool = False) -> TlsLink:
+    def open(self, *, bound: bool = False) -> SocketLink:
         rule = Rule.tls_server(self.host, allow_cmcra=True)
 
         def check(chain: Chain) -> None:

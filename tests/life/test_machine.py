@@ -57,7 +57,7 @@ EVENTS: dict[type, object] = {
     ev.ProofRefused: ev.ProofRefused(TROUBLE, T0 + timedelta(seconds=15)),
     ev.Deployed: ev.Deployed(),
     ev.OfferTaken: ev.OfferTaken(
-        Purpose.INITIAL, "est", KeyRef("k:new"), KeyAlgorithm.P256, 1, "ab", b"", (ROOT,), (b"i",)
+        Purpose.INITIAL, "est", "est", KeyRef("k:new"), KeyAlgorithm.P256, 1, "ab", b"", (ROOT,), (b"i",)
     ),
     ev.CsrMade: ev.CsrMade(b"csr"),
     ev.EnrollmentPending: ev.EnrollmentPending(T0 + timedelta(seconds=5), b"token", T0 + timedelta(days=30)),
@@ -222,7 +222,7 @@ def test_promotion_retires_the_old_key_and_only_then() -> None:
 def test_a_same_key_renewal_retires_nothing() -> None:
     record = record_in(CredentialState.ACTIVE, TransactionState.NONE)
     offer = ev.OfferTaken(
-        Purpose.RENEW, "est", KeyRef("k:held"), KeyAlgorithm.P256, 2, "ab", b"", (ROOT,), ()
+        Purpose.RENEW, "est", "est", KeyRef("k:held"), KeyAlgorithm.P256, 2, "ab", b"", (ROOT,), ()
     )
     for event in (offer, ev.CsrMade(b"csr"), ev.CertificateIssued((b"new",), T0), ev.CredentialProved()):
         record, _ = decide(record, event, NOW, identity="ldevid")
@@ -233,7 +233,7 @@ def test_a_same_key_renewal_retires_nothing() -> None:
 def test_a_failed_same_key_renewal_keeps_the_key() -> None:
     record = record_in(CredentialState.ACTIVE, TransactionState.NONE)
     offer = ev.OfferTaken(
-        Purpose.RENEW, "est", KeyRef("k:held"), KeyAlgorithm.P256, 2, "ab", b"", (ROOT,), ()
+        Purpose.RENEW, "est", "est", KeyRef("k:held"), KeyAlgorithm.P256, 2, "ab", b"", (ROOT,), ()
     )
     for event in (offer, ev.CsrMade(b"csr"), EVENTS[ev.EnrollmentFailed]):
         record, _ = decide(record, event, NOW, identity="ldevid")
@@ -299,7 +299,9 @@ class Walk(RuleBasedStateMachine):
         key = self.entry.credential.key if same else KeyRef(f"k:{self.generation}")
         self.keys.add(key)
         self._happen(
-            ev.OfferTaken(purpose, "est", key, KeyAlgorithm.P256, self.generation, "ab", b"", (ROOT,), ())
+            ev.OfferTaken(
+                purpose, "est", "est", key, KeyAlgorithm.P256, self.generation, "ab", b"", (ROOT,), ()
+            )
         )
 
     @precondition(lambda self: self._in("keyed", "requested", "pending"))

@@ -20,7 +20,7 @@ from typing import Any
 from holdfast.cli.main import main
 from holdfast.host.credentials import CredentialFiles
 from holdfast.host.store import StateStore
-from holdfast.host.transport import TlsLink
+from holdfast.host.transport import SocketLink
 from holdfast.keys.key_files import KeyFiles
 from holdfast.keys.tpm import TpmStore
 
@@ -61,13 +61,13 @@ def instrument(event: Callable[[str], None]) -> None:
     around(KeyFiles, "write", event)  # between the making of a wrapped key and its file
     around(CredentialFiles, "stage", event)
     around(CredentialFiles, "promote", event)
-    original = TlsLink.tell
+    original = SocketLink.tell
 
-    def tell(self: TlsLink, name: str) -> None:
+    def tell(self: SocketLink, name: str) -> None:
         event(f"network {name}")
         original(self, name)
 
-    TlsLink.tell = tell  # type: ignore[method-assign]
+    SocketLink.tell = tell  # type: ignore[method-assign]
 
 
 def child(order: dict[str, Any]) -> int:

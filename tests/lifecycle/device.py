@@ -48,6 +48,7 @@ class Device:
         self.world = world or World.create(lambda: self.clock.now, secrets.token_bytes)
         self.world.sell(SERIAL)
         self.directory = directory
+        directory.mkdir(exist_ok=True)
         self.keys = SoftKeys()
         self.site = Site(self.world, [Fault.parse(f) for f in faults])
         self.servers: dict[tuple[str, int], Server] = {("registrar.example", 8443): "registrar"}
@@ -86,6 +87,10 @@ class Device:
     def step(self, *, renew: Sequence[str] = ()) -> StepReport:
         """One step, as a fresh worker would do it."""
         return Step(self.environment, renew=frozenset(renew)).run()
+
+    def reload(self) -> None:
+        """Read the configuration file again, as the next worker would."""
+        self.settings = load(self.directory / "holdfast.yaml")
 
     def reface(self, faults: Sequence[str]) -> None:
         """The same servers, with other faults."""

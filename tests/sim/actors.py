@@ -49,6 +49,11 @@ class Provisional:
 
 
 @dataclass(frozen=True)
+class Plain:
+    pass
+
+
+@dataclass(frozen=True)
 class Anchored:
     check: Callable[[Chain], None]
 
@@ -57,7 +62,7 @@ class Anchored:
 class Channel:
     host: str
     port: int
-    trust: Provisional | Anchored
+    trust: Provisional | Anchored | Plain
     client: tuple[Chain, SigningKey] | None = None
     max_tls12: bool = False
 

@@ -10,7 +10,7 @@ from holdfast.wire.chain import Rule, validate
 from holdfast.wire.errors import RemoteProtocolError, TransportError, TrustError
 from holdfast.wire.model import Chain, HttpRequest
 from holdfast_sim.faults import Fault
-from sim.actors import HOST, PORT, Anchored, Bench, Channel, Provisional
+from sim.actors import HOST, PORT, Anchored, Bench, Channel, Plain, Provisional
 
 CACERTS = HttpRequest("GET", "/.well-known/est/cacerts")
 
@@ -55,6 +55,19 @@ def test_an_anchored_link_is_checked_before_it_is_open(bench: Bench) -> None:
         bench.transport.open(Channel(HOST, PORT, Anchored(check)))
     bench.site.faults.add(Fault.parse("registrar:swap-certificate"))
     assert bench.transport.open(Channel(HOST, PORT, Anchored(check))).tls.authenticated
+
+
+def test_a_plain_link_knows_no_tls_and_shows_no_client(bench: Bench) -> None:
+    link = bench.transport.open(Channel(HOST, PORT, Plain()))
+    assert link.tls is None
+    csr = base64.encodebytes(bench.csr())
+    request = HttpRequest(
+        "POST", "/.well-known/est/simpleenroll", (("Content-Type", "application/pkcs10"),), csr
+    )
+    assert link.send(request).status == 401
+    link.close()
+    with pytest.raises(TransportError, match="http://localhost:8443"):
+        link.send(request)
 
 
 def test_trust_of_an_unknown_kind_is_refused(bench: Bench) -> None:

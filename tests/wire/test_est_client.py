@@ -244,7 +244,8 @@ def test_waiting_may_go_on(domain: Domain) -> None:
 def test_refusals_are_outcomes(domain: Domain, status: int, code: str, unsupported: bool) -> None:
     answer = messages.text_response(status, "go\x07away\n")
     rejected = run(EST.enroll(domain.request(), TLS13, TRUSTED), answer)
-    assert rejected == Rejected(code, f"HTTP {status}: go away", unsupported)
+    estranged = status in (401, 403)
+    assert rejected == Rejected(code, f"HTTP {status}: go away", unsupported, estranged)
 
 
 # --- redirects
@@ -343,11 +344,10 @@ def test_discovery_answers_a_challenge_too(domain: Domain) -> None:
 def test_a_bound_request_is_sent_on_its_own_link(domain: Domain) -> None:
     challenge = link_challenge(TLS12)
     assert base64.b64decode(challenge) == TLS12.tls_unique
-    req = domain.request(challenge=challenge)
+    req = replace(domain.request(challenge=challenge), template=CsrTemplate(link_tls_unique=True))
     assert csr.challenge_password(csr.parse(req.csr)) == challenge
     leaf = domain.issue(req.csr)
-    template = CsrTemplate(link_tls_unique=True)
-    exchange = EstProtocol().enroll(req, TLS12, TRUSTED, template=template)
+    exchange = EstProtocol().enroll(req, TLS12, TRUSTED)
     assert run(exchange, messages.certs_response((leaf,))).chain[0] == leaf
 
 
@@ -379,10 +379,9 @@ def test_binding_needs_tls_1_2(domain: Domain) -> None:
 
 
 def test_a_demanded_binding_may_not_be_forgotten(domain: Domain) -> None:
+    req = replace(domain.request(), template=CsrTemplate(link_tls_unique=True))
     with pytest.raises(LocalProtocolError, match=r"^est\.link-missing"):
-        next(
-            EstProtocol().enroll(domain.request(), TLS12, TRUSTED, template=CsrTemplate(link_tls_unique=True))
-        )
+        next(EstProtocol().enroll(req, TLS12, TRUSTED))
 
 
 def test_a_request_must_be_for_its_key(domain: Domain) -> None:

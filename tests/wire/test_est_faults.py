@@ -308,19 +308,19 @@ def enrolled_with_password(domain: Domain, *answers: HttpResponse) -> tuple[obje
 @pytest.mark.parametrize("challenge", [BASIC, DIGEST], ids=["basic", "digest"])
 def test_a_password_that_is_refused_is_not_sent_again(domain: Domain, challenge: HttpResponse) -> None:
     outcome, sent = enrolled_with_password(domain, challenge, challenge)
-    assert outcome == Rejected("est.unauthorized", "HTTP 401")
+    assert outcome == Rejected("est.unauthorized", "HTTP 401", estranged=True)
     assert len(sent) == 2
 
 
 def test_a_nonce_is_stale_only_once(domain: Domain) -> None:
     outcome, sent = enrolled_with_password(domain, DIGEST, STALE, STALE)
-    assert outcome == Rejected("est.unauthorized", "HTTP 401")
+    assert outcome == Rejected("est.unauthorized", "HTTP 401", estranged=True)
     assert len(sent) == 3
 
 
 def test_a_challenge_and_a_redirect_in_turn_end(domain: Domain) -> None:
     outcome, sent = enrolled_with_password(domain, BASIC, redirect("/a"), BASIC)
-    assert outcome == Rejected("est.unauthorized", "HTTP 401")
+    assert outcome == Rejected("est.unauthorized", "HTTP 401", estranged=True)
     assert len(sent) == 3
 
 
@@ -331,7 +331,7 @@ def test_a_challenge_and_a_redirect_in_turn_end(domain: Domain) -> None:
 )
 def test_a_scheme_that_we_do_not_have(domain: Domain, value: str) -> None:
     outcome, sent = enrolled_with_password(domain, HttpResponse(401, (("WWW-Authenticate", value),)))
-    assert outcome == Rejected("est.unauthorized", "HTTP 401")
+    assert outcome == Rejected("est.unauthorized", "HTTP 401", estranged=True)
     assert len(sent) == 1
 
 

@@ -17,6 +17,7 @@ from holdfast.host.config_model import (
     KeySettings,
     LimitSettings,
     ManufacturerSettings,
+    ProtocolSettings,
     RenewSettings,
     SanSettings,
     Settings,
@@ -35,6 +36,7 @@ __all__ = [
     "KeySettings",
     "LimitSettings",
     "ManufacturerSettings",
+    "ProtocolSettings",
     "RenewSettings",
     "SanSettings",
     "Settings",
@@ -143,7 +145,7 @@ class _Reader:
     def _identity(self, data: Any) -> IdentitySettings:
         return IdentitySettings(
             name=data["name"],
-            protocols=tuple(self._est_settings(p["est"]) for p in data["protocols"]),
+            protocols=tuple(map(self._protocol, data["protocols"])),
             key=KeyChoice(KeyAlgorithm(data["key"]["algorithm"])),
             subject=MappingProxyType(data["subject"]),
             san=SanSettings(tuple(data["san"]["dns"]), tuple(data["san"]["uri"])),
@@ -152,12 +154,24 @@ class _Reader:
             deploy_directory=Path(data["deploy"]["directory"]) if "deploy" in data else None,
         )
 
+    def _protocol(self, data: Any) -> ProtocolSettings:
+        ((kind, settings),) = data.items()
+        readers = {EstSettings.kind: self._est_settings}
+        return readers[kind](settings)
+
     def _est_settings(self, data: Any) -> EstSettings:
         url, label = split_est_url(data["url"]) if "url" in data else (None, None)
         password = self._path(data, "password-file")
         if "password-credential" in data:
             password = self._credentials / data["password-credential"]
-        return EstSettings(url, data.get("label", label), data.get("username"), password, data["tls-unique"])
+        return EstSettings(
+            name=data.get("name"),
+            url=url,
+            label=data.get("label", label),
+            username=data.get("username"),
+            password_file=password,
+            tls_unique=data["tls-unique"],
+        )
 
     def _path(self, data: Any, key: str) -> Path | None:
         return self._base / data[key] if key in data else None

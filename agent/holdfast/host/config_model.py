@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from holdfast.host.clock import Policy
 from holdfast.keys.open import TpmSettings
@@ -103,6 +103,9 @@ class LimitSettings:
 class EstSettings:
     """Enrollment over EST (RFC 7030). ``url`` is ``https://host:port``; None: the registrar."""
 
+    kind: ClassVar[str] = "est"
+
+    name: str | None = None
     url: str | None = None
     label: str | None = None
     username: str | None = None
@@ -118,6 +121,20 @@ class EstSettings:
             return HttpCredentials(self.username, read_secret(self.password_file).decode())
         except UnicodeDecodeError:
             raise ConfigError("config.secret", f"{self.password_file}: not UTF-8") from None
+
+
+ProtocolSettings = EstSettings
+"""One rung of a ladder. Each kind of it has a ``kind`` as the file spells it, and a ``name`` or None."""
+
+
+def rung_names(rungs: Sequence[tuple[str, str | None]]) -> tuple[str, ...]:
+    """The names of *rungs*, which are kinds with a name or None. One without a name of its own is called by
+    its kind, and by its place too if it is not the first of its kind."""
+    kinds = [kind for kind, _ in rungs]
+    return tuple(
+        name or (kind if kinds.index(kind) == place else f"{kind}-{place + 1}")
+        for place, (kind, name) in enumerate(rungs)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +162,11 @@ class RenewSettings:
 
 @dataclass(frozen=True, slots=True)
 class IdentitySettings:
-    """One identity to enroll. ``subject`` maps attribute names to templates."""
+    """One identity to enroll. ``protocols`` is its ladder, best first; ``subject`` maps attribute names to
+    templates."""
 
     name: str = "ldevid"
-    protocols: tuple[EstSettings, ...] = (EstSettings(),)
+    protocols: tuple[ProtocolSettings, ...] = (EstSettings(),)
     key: KeyChoice = KeyChoice()
     subject: Mapping[str, str] = field(default_factory=lambda: _SUBJECT)
     san: SanSettings = SanSettings()
@@ -157,9 +175,9 @@ class IdentitySettings:
     deploy_directory: Path | None = None
 
     @property
-    def est(self) -> EstSettings:
-        """The EST rung of the ladder."""
-        return self.protocols[0]
+    def rungs(self) -> tuple[str, ...]:
+        """The names of the ladder's rungs, best first."""
+        return rung_names([(p.kind, p.name) for p in self.protocols])
 
 
 @dataclass(frozen=True, slots=True)

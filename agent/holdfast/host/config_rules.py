@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from holdfast.host.config_formats import split_est_url
+from holdfast.host.config_model import rung_names
 from holdfast.host.config_schema import with_defaults
 from holdfast.host.config_yaml import Document, Fault, KeyPath
 
@@ -56,7 +57,20 @@ class Rules:
             if name is not None and name in seen:
                 yield self._fault(("identities", n, "name"), "another identity has this name")
             seen.add(name)
-            yield from self._est(("identities", n, "protocols", 0, "est"))
+            yield from self._protocols(("identities", n, "protocols"))
+
+    def _protocols(self, path: KeyPath) -> Iterator[Fault]:
+        rules: dict[str, Callable[[KeyPath], Iterator[Fault]]] = {"est": self._est}
+        rungs: list[tuple[KeyPath, str | None]] = []
+        for n in range(len(self._get(path, list) or [])):
+            for kind in self._get((*path, n), dict) or {}:
+                if kind in rules:
+                    yield from rules[kind]((*path, n, kind))
+                    rungs.append(((*path, n, kind), self._get((*path, n, kind, "name"), str)))
+        names = rung_names([(str(where[-1]), name) for where, name in rungs])
+        for n, (where, _) in enumerate(rungs):
+            if names[n] in names[:n]:
+                yield self._fault((*where, "name"), f"{names[n]} is the name of another protocol here")
 
     def _est(self, path: KeyPath) -> Iterator[Fault]:
         est = self._get(path, dict) or {}

@@ -15,7 +15,7 @@ class Sender(Protocol):
     """What an exchange needs of its link."""
 
     @property
-    def tls(self) -> TlsInfo: ...
+    def tls(self) -> TlsInfo | None: ...
 
     @property
     def alive(self) -> bool: ...
@@ -28,7 +28,8 @@ def drive(exchange: Exchange[T], link: Sender, successor: Callable[[], Sender] |
 
     Some EST servers end the connection after each answer (libest speaks HTTP/1.0). For them *successor* opens
     the next link. It is asked only where an answer was complete and another request follows, never after an
-    error, and its server must show the certificate that the first one showed. An exchange that is bound to
+    error, and its server must show the certificate that the first one showed (on plain HTTP messages protect
+    themselves, and there is none). An exchange that is bound to
     its connection (BRSKI's provisional one, a CSR with tls-unique) must not have one.
 
     The exchange hears of an error of the link and may end well all the same; else that error, or the one of
@@ -56,7 +57,9 @@ def drive(exchange: Exchange[T], link: Sender, successor: Callable[[], Sender] |
 
 
 def _follow(ended: Sender, link: Sender) -> Sender:
-    if not link.tls.authenticated:
+    if ended.tls is None and link.tls is None:
+        return link
+    if ended.tls is None or link.tls is None or not link.tls.authenticated:
         raise LocalProtocolError("tls.successor", "only an authenticated link may follow another")
     if link.tls.peer_chain[:1] != ended.tls.peer_chain[:1]:
         raise TrustError(

@@ -20,7 +20,7 @@ from holdfast.host.dial import authority, is_address
 from holdfast.keys.tlsfault import surfacing
 from holdfast.keys.tlskey import use_key
 from holdfast.keys.tlsverify import on_peer_chain
-from holdfast.wire.errors import RemoteProtocolError, TransportError, TrustError
+from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError, TransportError, TrustError
 from holdfast.wire.model import Chain, SigningKey, TlsInfo
 
 
@@ -37,19 +37,40 @@ class Provisional:
 
 
 @dataclass(frozen=True, slots=True)
+class Plain:
+    """No TLS at all: messages protect themselves (CMP, SCEP)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Channel:
-    """Where to connect, whom to trust there, and with what to authenticate: (chain leaf first, key)."""
+    """Where to connect, whom to trust there, and with what to authenticate: (chain leaf first, key).
+
+    Raises LocalProtocolError ``tls.plain-client`` for a plain channel that names a client or a TLS version.
+    """
 
     host: str
     port: int
-    trust: Provisional | Anchored
+    trust: Provisional | Anchored | Plain
     client: tuple[Chain, SigningKey] | None = field(default=None, repr=False)
     max_tls12: bool = False
 
+    def __post_init__(self) -> None:
+        if self.plain and (self.client is not None or self.max_tls12):
+            raise LocalProtocolError("tls.plain-client", "plain HTTP knows no client certificate")
+
+    @property
+    def plain(self) -> bool:
+        return isinstance(self.trust, Plain)
+
+    @property
+    def default_port(self) -> int:
+        return 80 if self.plain else 443
+
     @property
     def origin(self) -> str:
-        """``https://host[:port]``."""
-        return "https://" + authority(self.host, self.port, 443)
+        """``https://host[:port]``, or ``http://host[:port]``."""
+        scheme = "http" if self.plain else "https"
+        return f"{scheme}://{authority(self.host, self.port, self.default_port)}"
 
 
 def handshake(sock: socket.socket, channel: Channel, deadline: Deadline) -> tuple[ssl.SSLSocket, TlsInfo]:
@@ -57,8 +78,11 @@ def handshake(sock: socket.socket, channel: Channel, deadline: Deadline) -> tupl
 
     Raises the TrustError of an Anchored check itself; RemoteProtocolError ``tls.certificate`` for a chain
     that cannot be read; KeyStoreError when the client's key fails; TransportError ``transport.tls`` (no
-    agreement), ``transport.tls-alert`` (the server refused us), ``transport.timeout``, ``transport.closed``.
+    agreement), ``transport.tls-alert`` (the server refused us), ``transport.timeout``, ``transport.closed``;
+    LocalProtocolError ``tls.plain`` for a plain channel.
     """
+    if isinstance(channel.trust, Plain):
+        raise LocalProtocolError("tls.plain", f"{channel.origin} has no TLS to shake hands for")
     judge = _Judge(channel.trust)
     context = _context(channel, judge)
     name = _server_name(channel.host)

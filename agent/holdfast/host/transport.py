@@ -1,4 +1,4 @@
-"""Links: one link is exactly one TLS connection, from its handshake to its end.
+"""Links: one link is exactly one connection, from its handshake to its end.
 
 BRSKI's provisional phase and EST's proof of possession both speak about *this* connection, so a link never
 reconnects: once it ended, ``send`` raises and the caller decides what a new connection would mean.
@@ -18,8 +18,8 @@ from typing import Protocol, Self
 from holdfast.host.deadline import Deadline, Monotonic
 from holdfast.host.dial import Proxy, Resolver, authority, dial
 from holdfast.host.http1 import Http1Client, MessageLimits
-from holdfast.host.tls import Anchored, Channel, Provisional, cut_off, fault, handshake
-from holdfast.wire.errors import RemoteProtocolError, TransportError
+from holdfast.host.tls import Anchored, Channel, Plain, Provisional, cut_off, fault, handshake
+from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError, TransportError
 from holdfast.wire.model import HttpRequest, HttpResponse, TlsInfo
 
 __all__ = [
@@ -28,13 +28,16 @@ __all__ = [
     "Limits",
     "Link",
     "OnEvent",
+    "Plain",
     "Provisional",
-    "TlsLink",
+    "SocketLink",
     "TlsTransport",
+    "secured",
 ]
 
 OnEvent = Callable[[str, Channel], None]
-"""Told of ``connect`` (handshake done), ``request`` (written) and ``response`` (complete), after each."""
+"""Told of ``connect`` (handshake done, if there is one), ``request`` (written) and ``response`` (complete),
+after each."""
 
 _READ = 64 * 1024
 
@@ -57,10 +60,12 @@ class Limits:
 
 
 class Link(Protocol):
-    """One TLS connection that carries requests one after another."""
+    """One connection that carries requests one after another."""
 
     @property
-    def tls(self) -> TlsInfo: ...
+    def tls(self) -> TlsInfo | None:
+        """None on plain HTTP."""
+        ...
 
     @property
     def alive(self) -> bool: ...
@@ -87,9 +92,17 @@ class Link(Protocol):
     ) -> None: ...
 
 
+def secured(link: Link) -> TlsInfo:
+    """The TLS side of *link*. Raises LocalProtocolError ``tls.plain`` where there is none."""
+    if link.tls is None:
+        raise LocalProtocolError("tls.plain", "this needs a TLS connection and got plain HTTP")
+    return link.tls
+
+
 @dataclass(frozen=True, slots=True)
 class TlsTransport:
-    """Opens links over TCP. *proxy* is ``http://[user:password@]host:port``; the environment is not asked."""
+    """Opens links over TCP, with TLS unless the channel is plain. *proxy* is
+    ``http://[user:password@]host:port``, and every link goes through it; the environment is not asked."""
 
     limits: Limits = Limits()
     proxy: str | None = field(default=None, repr=False)
@@ -98,7 +111,7 @@ class TlsTransport:
     monotonic: Monotonic = time.monotonic
     resolver: Resolver = socket.getaddrinfo
 
-    def open(self, channel: Channel) -> TlsLink:
+    def open(self, channel: Channel) -> SocketLink:
         """Connect and shake hands. Use the link in a ``with`` statement.
 
         Raises the TrustError of an Anchored check itself, TransportError, RemoteProtocolError, KeyStoreError,
@@ -107,31 +120,35 @@ class TlsTransport:
         proxy = None if self.proxy is None else Proxy.parse(self.proxy)
         deadline = Deadline(self.limits.connect, self.monotonic, f"connecting to {channel.origin}")
         sock = dial(channel.host, channel.port, deadline, proxy=proxy, resolver=self.resolver)
+        info: TlsInfo | None = None
         try:
-            tls, info = handshake(sock, channel, deadline)
+            if not channel.plain:
+                sock, info = handshake(sock, channel, deadline)
         except BaseException:
             sock.close()
             raise
-        link = TlsLink(tls, info, channel, self)
+        link = SocketLink(sock, info, channel, self)
         link.tell("connect")
         return link
 
 
-class TlsLink:
+class SocketLink:
     """The link of a :class:`TlsTransport`."""
 
-    def __init__(self, sock: ssl.SSLSocket, info: TlsInfo, channel: Channel, transport: TlsTransport) -> None:
+    def __init__(
+        self, sock: socket.socket, info: TlsInfo | None, channel: Channel, transport: TlsTransport
+    ) -> None:
         self._sock = sock
         self._info = info
         self._channel = channel
         self._transport = transport
-        host = authority(channel.host, channel.port, 443)
+        host = authority(channel.host, channel.port, channel.default_port)
         self._http = Http1Client(host, transport.limits.message, transport.user_agent)
         self._open = True
         self._requests = 0
 
     @property
-    def tls(self) -> TlsInfo:
+    def tls(self) -> TlsInfo | None:
         return self._info
 
     @property
@@ -148,7 +165,7 @@ class TlsLink:
             self._transport.on_event(event, self._channel)
 
     def authenticate(self) -> None:
-        self._info = replace(self._info, authenticated=True)
+        self._info = replace(secured(self), authenticated=True)
 
     def send(self, request: HttpRequest) -> HttpResponse:
         """Carry one request and its response.
@@ -159,7 +176,7 @@ class TlsLink:
         LocalProtocolError for a request that cannot be sent, which leaves the link as it was.
         """
         if not self.alive:
-            raise TransportError("transport.closed", f"the connection to {self._info.origin} has ended")
+            raise TransportError("transport.closed", f"the connection to {self._channel.origin} has ended")
         limits = self._transport.limits
         deadline = Deadline(limits.total, self._transport.monotonic, f"{request.method} {request.target}")
         data = self._http.request(request)
@@ -181,9 +198,10 @@ class TlsLink:
         """End the connection; says so to the peer if that does not take waiting."""
         if self._open:
             self._open = False
-            with suppress(OSError, ValueError):
-                self._sock.settimeout(0)
-                self._sock.unwrap()
+            if isinstance(self._sock, ssl.SSLSocket):
+                with suppress(OSError, ValueError):
+                    self._sock.settimeout(0)
+                    self._sock.unwrap()
             self._sock.close()
 
     def __enter__(self) -> Self:

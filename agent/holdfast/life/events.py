@@ -107,6 +107,7 @@ class OfferTaken:
     """The CA's certificates and wishes were read, and a key was planned: it does not exist yet."""
 
     purpose: Purpose
+    rung: str
     protocol: str
     key: KeyRef
     algorithm: KeyAlgorithm

@@ -195,6 +195,7 @@ def _keyed(identity: Identity, event: ev.OfferTaken, now: Moment) -> Identity:
     transaction = Transaction(
         state=_T.KEYED,
         purpose=event.purpose,
+        rung=event.rung,
         protocol=event.protocol,
         key=event.key,
         algorithm=event.algorithm,

@@ -103,7 +103,8 @@ class Credential:
 class Transaction:
     """What is under way. The key at ``key`` may not exist yet while KEYED: it is planned first.
 
-    ``wishes`` is the server's csrattrs answer as DER, kept so that the CSR can be made again after a power
+    ``rung`` names the ladder's rung that it runs on. ``wishes`` is the server's answer to what a CSR should
+    hold, in the protocol's own encoding, kept so that the CSR can be made again after a power
     cut; ``deadline`` ends the patience with a server that answers "pending"; ``refusals`` counts how often
     a server did not take the STAGED certificate; ``since`` is when it all began.
     """
@@ -122,6 +123,7 @@ class Transaction:
     deadline: datetime | None = None
     refusals: int = 0
     since: datetime | None = None
+    rung: str = ""
 
 
 @dataclass(frozen=True, slots=True)

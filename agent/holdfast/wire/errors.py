@@ -6,6 +6,7 @@ device record, shown by ``holdfast status`` and sent in BRSKI telemetry, so they
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import Enum
 from typing import ClassVar
 
@@ -59,7 +60,26 @@ class LocalProtocolError(HoldfastError):
 
 
 class RemoteProtocolError(HoldfastError):
-    """The peer broke a named clause. Nothing that it sent was used."""
+    """The peer broke a named clause, or cannot serve us. Nothing that it sent was used.
+
+    ``busy``: it cannot serve now and may have acted already, so the same request is sent again later, not
+    before ``retry_after`` if it said so. ``unsupported``: it has no such operation or protocol.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str = "",
+        *,
+        clause: str = "",
+        busy: bool = False,
+        unsupported: bool = False,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(code, detail, clause=clause)
+        self.busy = busy
+        self.unsupported = unsupported
+        self.retry_after = retry_after
 
 
 class TrustError(HoldfastError):

@@ -129,16 +129,25 @@ class CsrTemplate:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyDemand:
+    """What a protocol asks of a key beyond its algorithm. ``decrypt``: RSA that also decrypts (SCEP)."""
+
+    decrypt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """What a CA tells before enrollment: its certificates, and its wishes for the CSR.
 
     ``wishes`` is what ``template`` was read from, in the protocol's own encoding: it can be kept and read
-    again.
+    again (:meth:`EnrollmentProtocol.read_wishes`). ``authentic``: the message itself was signed by someone
+    whom the domain's anchors vouch for; without that, and without TLS, no new anchor is taken from it.
     """
 
     ca_certificates: Chain
     template: CsrTemplate
     wishes: bytes = field(default=b"", repr=False)
+    authentic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +156,11 @@ class EnrollmentRequest:
 
     ``current`` is the (chain, key) that authenticates a renewal; ``transaction`` is the durable
     idempotency id; ``anchors`` are the domain anchors that the answer must chain to. ``intermediates`` are CA
-    certificates without trust of their own that may help to build the path.
+    certificates without trust of their own that may help to build the path. ``template`` holds the wishes
+    that the CSR was made by.
+
+    ``signer`` is the identity that signs messages, for protocols that protect messages themselves: the IDevID
+    at first, the present credential on renewal. Its chain has the leaf first.
     """
 
     purpose: Purpose
@@ -159,6 +172,8 @@ class EnrollmentRequest:
     random: RandomBytes = field(repr=False)
     current: tuple[Chain, SigningKey] | None = field(default=None, repr=False)
     intermediates: Chain = ()
+    template: CsrTemplate = CsrTemplate()
+    signer: tuple[Chain, SigningKey] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +194,13 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The server refused. ``unsupported``: it has no such operation, so another protocol may do."""
+    """The server refused. ``unsupported``: it has no such operation, so another protocol may do.
+    ``estranged``: it does not know us, rather than not liking the request."""
 
     code: str
     detail: str
     unsupported: bool = False
+    estranged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,16 +215,37 @@ Exchange = Generator[HttpRequest, HttpResponse, T]
 
 
 class EnrollmentProtocol(Protocol):
-    """A way to obtain a certificate. Implementations are frozen records and hold no connection."""
+    """A way to obtain a certificate. Implementations are frozen records and hold no connection.
+
+    ``tls`` is None on plain HTTP: then who speaks is the protocol's own business, and one that relies on TLS
+    raises LocalProtocolError. Secrets (passwords, shared secrets) are part of the implementing record.
+    A refusal is a Rejected outcome; errors say by their flags what a caller may do
+    (:class:`~holdfast.wire.errors.RemoteProtocolError`).
+    """
 
     name: ClassVar[str]
 
-    def discover(self, tls: TlsInfo, now: Moment) -> Exchange[Offer | Moved]:
-        """Ask for CA certificates and CSR wishes on a connection that is already authenticated."""
+    def key_demand(self, algorithm: KeyAlgorithm) -> KeyDemand:
+        """What this protocol asks of a key of *algorithm*, before one is made.
+
+        Raises ConfigError where keys of that algorithm cannot be used with it.
+        """
         ...
 
-    def enroll(self, req: EnrollmentRequest, tls: TlsInfo, now: Moment) -> Exchange[Outcome]: ...
+    def read_wishes(self, wishes: bytes) -> CsrTemplate:
+        """``Offer.wishes`` read again. Raises RemoteProtocolError if they are malformed."""
+        ...
+
+    def discover(self, tls: TlsInfo | None, now: Moment) -> Exchange[Offer | Moved]:
+        """Ask for CA certificates and CSR wishes. A TLS connection is authenticated already."""
+        ...
+
+    def enroll(self, req: EnrollmentRequest, tls: TlsInfo | None, now: Moment) -> Exchange[Outcome]:
+        """Send the request and judge the answer."""
+        ...
 
     def resume(
-        self, req: EnrollmentRequest, token: bytes, tls: TlsInfo, now: Moment
-    ) -> Exchange[Outcome]: ...
+        self, req: EnrollmentRequest, token: bytes, tls: TlsInfo | None, now: Moment
+    ) -> Exchange[Outcome]:
+        """Ask again after Pending, whose ``resume`` is *token*, perhaps days and a power cut later."""
+        ...

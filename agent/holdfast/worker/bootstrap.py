@@ -8,7 +8,7 @@ from typing import Final
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.host.drive import drive
-from holdfast.host.transport import Link
+from holdfast.host.transport import Link, secured
 from holdfast.life import events as ev
 from holdfast.life.record import Anchor, DeviceRecord, Provenance
 from holdfast.life.renewal import later
@@ -51,7 +51,7 @@ class Bootstrap:
         try:
             factory = self._env.factory()
             link = self._connection.provisional(Endpoint.parse(registrar), factory_client(factory))
-            attempt = brski.prepare(factory.key.signer(), factory.chain, link.tls, now, self._env.random)
+            attempt = brski.prepare(factory.key.signer(), factory.chain, secured(link), now, self._env.random)
         except KeyStoreError as error:
             return self._interrupted(record, error, now)
         except HoldfastError as error:
@@ -78,7 +78,7 @@ class Bootstrap:
         try:
             factory = self._env.factory()
             link = self._link_to_same_registrar(record, factory)
-            outcome = drive(brski.obtain(attempt, self._trust(factory), link.tls, now), link)
+            outcome = drive(brski.obtain(attempt, self._trust(factory), secured(link), now), link)
         except KeyStoreError as error:
             return self._interrupted(record, error, now)
         except TransportError as error:
@@ -110,7 +110,7 @@ class Bootstrap:
         if link is None:
             endpoint = Endpoint.parse(record.domain.registrar)
             link = self._connection.provisional(endpoint, factory_client(factory))
-        if link.tls.peer_chain[:1] != (record.domain.registrar_certificate,):
+        if secured(link).peer_chain[:1] != (record.domain.registrar_certificate,):
             raise TrustError(
                 "brski.registrar-changed",
                 f"{record.domain.registrar} shows another certificate than the voucher request names",

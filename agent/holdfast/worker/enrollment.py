@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cached_property
 from typing import Final, assert_never
 
 from cryptography import x509
@@ -11,24 +12,24 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.host.config import IdentitySettings
 from holdfast.host.drive import drive
-from holdfast.host.transport import Link
+from holdfast.host.transport import Link, secured
 from holdfast.keys.api import Key, KeySpec
 from holdfast.life import events as ev
 from holdfast.life.anchors import adopt
 from holdfast.life.record import Anchor, DeviceRecord, Identity, Transaction, TransactionState
 from holdfast.life.renewal import later
 from holdfast.wire import csr
-from holdfast.wire.errors import HoldfastError, RemoteProtocolError
-from holdfast.wire.est.client import EstProtocol
-from holdfast.wire.est.csrattrs import parse_csrattrs
+from holdfast.wire.errors import HoldfastError, RemoteProtocolError, TrustError
 from holdfast.wire.est.request import link_challenge
 from holdfast.wire.model import (
     Chain,
     CsrTemplate,
+    EnrollmentProtocol,
     EnrollmentRequest,
     Issued,
     Moment,
     Moved,
+    Offer,
     Pending,
     Purpose,
     Rejected,
@@ -38,19 +39,25 @@ from holdfast.worker.bootstrap import factory_client
 from holdfast.worker.links import Client, Connection, Endpoint, Ground
 from holdfast.worker.ports import Environment
 from holdfast.worker.proof import prove
+from holdfast.worker.rungs import Rung
 from holdfast.worker.subject import requested_names
 
 PATIENCE: Final = timedelta(days=30)
 """How long one CSR is repeated after 202 before a new one is made."""
 
+MOST_INTERMEDIATES: Final = 16
+"""Certificates without trust of their own that are kept because they may help to build a path."""
+
 
 class RefusedError(HoldfastError):
-    """The CA said no; carries the exchange's own code and text."""
+    """The CA said no; carries the exchange's own code and text, and what else :class:`Rejected` tells."""
 
-    @property
-    def estranged(self) -> bool:
-        """Whether the server does not know us, rather than not liking the request."""
-        return self.code == "est.unauthorized"
+    def __init__(
+        self, code: str, detail: str = "", *, unsupported: bool = False, estranged: bool = False
+    ) -> None:
+        super().__init__(code, detail)
+        self.unsupported = unsupported
+        self.estranged = estranged
 
 
 class Enrollment:
@@ -61,36 +68,46 @@ class Enrollment:
     """
 
     def __init__(
-        self, env: Environment, connection: Connection, settings: IdentitySettings, protocol: EstProtocol
+        self,
+        env: Environment,
+        connection: Connection,
+        settings: IdentitySettings,
+        rung: Callable[[], Rung],
     ) -> None:
+        """*rung* is asked when it is first needed: files and keys are handled without one."""
         self._env = env
         self._connection = connection
         self._settings = settings
-        self._protocol = protocol
+        self._find_rung = rung
+
+    @cached_property
+    def _rung(self) -> Rung:
+        return self._find_rung()
+
+    @property
+    def _protocol(self) -> EnrollmentProtocol:
+        return self._rung.protocol
 
     def discover(self, record: DeviceRecord, purpose: Purpose, now: Moment) -> ev.OfferTaken:
         """Read CA certificates and wishes, choose the key's kind and plan its place."""
         entry = record.identity(self._settings.name)
-        link = self._link(record, purpose, CsrTemplate(), now)
-        successor = self._successor(record, purpose, CsrTemplate(), now)
+        client = self._client(record, purpose)
+        link = self._link(record, client, CsrTemplate(), now)
+        successor = self._successor(record, client, CsrTemplate(), now)
         offer = drive(self._protocol.discover(link.tls, now), link, successor)
         if isinstance(offer, Moved):
-            raise _moved(offer)
-        endpoint = self._endpoint(record)
-        peer = load_chain(link.tls.peer_chain)
-
-        def serves(anchors: tuple[Anchor, ...]) -> None:
-            intermediates = tuple(c for c in offer.ca_certificates if c.issuer != c.subject)
-            Ground(anchors, certificates_of(anchors), intermediates).check(peer, endpoint.host, now)
-
-        anchors, intermediates = adopt(record.domain.anchors, offer.ca_certificates, serves, now)
+            raise self._moved(offer)
+        algorithm = offer.template.key or self._settings.key.algorithm
+        self._protocol.key_demand(algorithm)
+        anchors, intermediates = self._adopted(record, offer, link, now)
         same_key = purpose is Purpose.RENEW
         generation = entry.credential.generation + 1
         return ev.OfferTaken(
             purpose=purpose,
+            rung=self._rung.name,
             protocol=self._protocol.name,
             key=entry.credential.key if same_key else self._env.keys.plan(entry.name, generation),
-            algorithm=offer.template.key or self._settings.key.algorithm,
+            algorithm=algorithm,
             generation=generation,
             transaction=self._env.random(16).hex(),
             wishes=offer.wishes,
@@ -104,7 +121,9 @@ class Enrollment:
         if transaction.purpose is Purpose.RENEW:
             key = self._env.keys.load(transaction.key)
         else:
-            key = self._env.keys.generate(transaction.key, KeySpec(transaction.algorithm))
+            demand = self._protocol.key_demand(transaction.algorithm)
+            spec = KeySpec(transaction.algorithm, decrypt=demand.decrypt)
+            key = self._env.keys.generate(transaction.key, spec)
         return ev.CsrMade(self._csr(record, key, now))
 
     def enroll(self, record: DeviceRecord, now: Moment) -> ev.IdentityEvent:
@@ -113,24 +132,24 @@ class Enrollment:
         transaction = entry.transaction
         key = self._env.keys.load(transaction.key)
         template = self._wishes(transaction)
-        link = self._link(record, transaction.purpose, template, now)
-        linked = template.link_tls_unique or self._settings.est.tls_unique
-        if linked and not _bound(transaction.csr, link):
+        client = self._client(record, transaction.purpose)
+        link = self._link(record, client, template, now)
+        if self._linked(template) and not _bound(transaction.csr, link):
             return ev.CsrMade(self._csr(record, key, now))
-        request = self._request(record, entry, key.signer())
+        request = self._request(record, entry, key.signer(), client, template)
         exchange = (
             self._protocol.resume(request, transaction.resume, link.tls, now)
             if transaction.state is TransactionState.PENDING
-            else self._protocol.enroll(request, link.tls, now, template=template)
+            else self._protocol.enroll(request, link.tls, now)
         )
-        successor = self._successor(record, transaction.purpose, template, now)
+        successor = self._successor(record, client, template, now)
         match drive(exchange, link, successor):
             case Pending(retry_after, resume):
                 return self._pending(transaction, retry_after, resume, now)
-            case Rejected(code, detail):
-                raise RefusedError(code, detail)
+            case Rejected(code, detail, unsupported, estranged):
+                raise RefusedError(code, detail, unsupported=unsupported, estranged=estranged)
             case Moved() as moved:
-                raise _moved(moved)
+                raise self._moved(moved)
             case Issued(chain):
                 born = chain[0].not_valid_before_utc
                 seen = min(born, now.now) if now.trusted else born
@@ -154,7 +173,8 @@ class Enrollment:
             client,
             self._ground(record),
             now,
-            server=self._endpoint(record),
+            server=self._rung.endpoint,
+            probe=self._rung.probe,
             verify_url=self._settings.verify_url or "",
             registrar=Endpoint.parse(record.domain.registrar)
             if transaction.purpose is Purpose.INITIAL
@@ -180,29 +200,53 @@ class Enrollment:
 
     # --- parts -------------------------------------------------------------------------------------
 
-    def _endpoint(self, record: DeviceRecord) -> Endpoint:
-        return Endpoint.parse(self._settings.est.url or record.domain.registrar)
+    def _adopted(
+        self, record: DeviceRecord, offer: Offer, link: Link, now: Moment
+    ) -> tuple[tuple[Anchor, ...], tuple[bytes, ...]]:
+        """Anchors and intermediates after *offer*. One that anybody could have made brings no anchor."""
+        held = record.domain.anchors
+        if link.tls is None and not offer.authentic:
+            kept = {a.certificate for a in held}
+            ders = (c.public_bytes(Encoding.DER) for c in offer.ca_certificates if c.issuer != c.subject)
+            fresh = tuple(der for der in ders if der not in kept)
+            return held, tuple(dict.fromkeys((*fresh, *record.domain.intermediates)))[:MOST_INTERMEDIATES]
+        peer = load_chain(link.tls.peer_chain) if link.tls is not None else ()
+
+        def serves(anchors: tuple[Anchor, ...]) -> None:
+            if not peer:
+                raise TrustError("tls.plain", "plain HTTP shows no certificate to try new anchors on")
+            intermediates = tuple(c for c in offer.ca_certificates if c.issuer != c.subject)
+            ground = Ground(anchors, certificates_of(anchors), intermediates)
+            ground.check(peer, self._rung.endpoint.host, now)
+
+        return adopt(held, offer.ca_certificates, serves, now)
 
     def _ground(self, record: DeviceRecord) -> Ground:
         domain = record.domain
         return Ground(domain.anchors, certificates_of(domain.anchors), load_chain(domain.intermediates))
 
-    def _link(self, record: DeviceRecord, purpose: Purpose, template: CsrTemplate, now: Moment) -> Link:
+    def _linked(self, template: CsrTemplate) -> bool:
+        """Whether the CSR is bound to its connection."""
+        return template.link_tls_unique or self._rung.tls_unique
+
+    def _link(self, record: DeviceRecord, client: Client, template: CsrTemplate, now: Moment) -> Link:
+        if self._rung.endpoint.plain:
+            return self._connection.plain(self._rung.endpoint)
         return self._connection.anchored(
-            self._endpoint(record),
-            self._client(record, purpose),
+            self._rung.endpoint,
+            client if self._rung.client_certificate else None,
             self._ground(record),
             now,
-            tls_unique=template.link_tls_unique or self._settings.est.tls_unique,
+            tls_unique=self._linked(template),
         )
 
     def _successor(
-        self, record: DeviceRecord, purpose: Purpose, template: CsrTemplate, now: Moment
+        self, record: DeviceRecord, client: Client, template: CsrTemplate, now: Moment
     ) -> Callable[[], Link] | None:
         """Where an exchange goes on if the server ends each connection after one answer; None: nowhere."""
-        if template.link_tls_unique or self._settings.est.tls_unique:
+        if self._linked(template):
             return None
-        return lambda: self._link(record, purpose, template, now)
+        return lambda: self._link(record, client, template, now)
 
     def _client(self, record: DeviceRecord, purpose: Purpose) -> Client:
         """Who asks: the factory identity at first, the current credential for a renewal (RFC 7030 §3.3.2)."""
@@ -212,15 +256,8 @@ class Enrollment:
         key = self._env.keys.load(credential.key)
         return Client(credential.key, load_chain(credential.chain), key.signer())
 
-    def _current_pair(self, entry: Identity) -> tuple[Chain, SigningKey] | None:
-        """The credential that a renewal replaces; its key is the one that the connection uses."""
-        if entry.transaction.purpose is Purpose.INITIAL:
-            return None
-        key = self._env.keys.load(entry.credential.key)
-        return load_chain(entry.credential.chain), key.signer()
-
     def _wishes(self, transaction: Transaction) -> CsrTemplate:
-        return parse_csrattrs(transaction.wishes) if transaction.wishes else CsrTemplate()
+        return self._protocol.read_wishes(transaction.wishes)
 
     def _current(self, entry: Identity, purpose: Purpose) -> x509.Certificate | None:
         if purpose is Purpose.INITIAL:
@@ -234,11 +271,14 @@ class Enrollment:
         serial = self._env.factory().serial_number if purpose is Purpose.INITIAL else ""
         subject, san = requested_names(self._settings, serial, self._current(entry, purpose))
         challenge = None
-        if template.link_tls_unique or self._settings.est.tls_unique:
-            challenge = link_challenge(self._link(record, purpose, template, now).tls)
+        if self._linked(template):
+            link = self._link(record, self._client(record, purpose), template, now)
+            challenge = link_challenge(secured(link))
         return csr.build(key.signer(), subject, template=template, san=san, challenge=challenge)
 
-    def _request(self, record: DeviceRecord, entry: Identity, key: SigningKey) -> EnrollmentRequest:
+    def _request(
+        self, record: DeviceRecord, entry: Identity, key: SigningKey, client: Client, template: CsrTemplate
+    ) -> EnrollmentRequest:
         transaction = entry.transaction
         return EnrollmentRequest(
             purpose=transaction.purpose,
@@ -249,14 +289,24 @@ class Enrollment:
             intermediates=load_chain(record.domain.intermediates),
             transaction=bytes.fromhex(transaction.id),
             random=self._env.random,
-            current=self._current_pair(entry),
+            current=None if transaction.purpose is Purpose.INITIAL else (client.chain, client.key),
+            template=template,
+            signer=(client.chain, client.key),
+        )
+
+    def _moved(self, moved: Moved) -> RemoteProtocolError:
+        return RemoteProtocolError(
+            f"{self._protocol.name}.redirect",
+            f"the server points to {moved.location}; name that server in the configuration if it is right",
+            clause="RFC 7030 §3.2.1" if self._protocol.name == "est" else "",
         )
 
     def _pending(
         self, transaction: Transaction, retry_after: timedelta, resume: bytes, now: Moment
     ) -> ev.EnrollmentPending:
         if transaction.deadline is not None and now.now > transaction.deadline:
-            raise RefusedError("est.no-answer", f"the CA answered 202 for {PATIENCE.days} days")
+            code = f"{self._protocol.name}.no-answer"
+            raise RefusedError(code, f"the CA let us wait for {PATIENCE.days} days")
         return ev.EnrollmentPending(later(now.now, retry_after), resume, later(now.now, PATIENCE))
 
     def _stage(self, record: DeviceRecord, generation: int, chain: Chain, key: Key) -> None:
@@ -274,12 +324,4 @@ def certificates_of(anchors: tuple[Anchor, ...]) -> Chain:
 
 
 def _bound(request: bytes, link: Link) -> bool:
-    return csr.challenge_password(csr.parse(request)) == link_challenge(link.tls)
-
-
-def _moved(moved: Moved) -> RemoteProtocolError:
-    return RemoteProtocolError(
-        "est.redirect",
-        f"the server points to {moved.location}; name that server in the configuration if it is right",
-        clause="RFC 7030 §3.2.1",
-    )
+    return csr.challenge_password(csr.parse(request)) == link_challenge(secured(link))

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final
 from urllib.parse import urlsplit
 
-from holdfast.host.transport import Anchored, Channel, Link, Provisional
+from holdfast.host.transport import Anchored, Channel, Link, Plain, Provisional, secured
 from holdfast.life.record import Anchor, Provenance
 from holdfast.wire.chain import Rule, validate
 from holdfast.wire.errors import ConfigError, TrustError
@@ -15,14 +15,16 @@ from holdfast.wire.model import Chain, Moment, SigningKey
 from holdfast.worker.ports import Transport
 
 DEFAULT_PORT: Final = 443
+PLAIN_PORT: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A server by name. ``host`` carries no brackets, also for IPv6."""
+    """A server by name. ``host`` carries no brackets, also for IPv6. ``plain``: HTTP without TLS."""
 
     host: str
     port: int
+    plain: bool = False
 
     @staticmethod
     def parse(text: str) -> Endpoint:
@@ -35,6 +37,14 @@ class Endpoint:
         if not parts.hostname or parts.scheme not in {"", "https"}:
             raise ConfigError("config.endpoint", f"{text!r} is neither host:port nor an https URL")
         return Endpoint(parts.hostname, port)
+
+    @staticmethod
+    def of_url(url: str) -> Endpoint:
+        """From an ``http:`` or ``https:`` URL of the configuration, never of a peer. Raises ConfigError."""
+        if not url.startswith("http://"):
+            return Endpoint.parse(url)
+        named = Endpoint.parse(url.removeprefix("http://"))
+        return Endpoint(named.host, urlsplit(url).port or PLAIN_PORT, plain=True)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -106,9 +116,9 @@ class Connection:
     def session_with(self, endpoint: Endpoint) -> Link | None:
         """The open link, if it leads to *endpoint* and its server was authenticated."""
         link = self.current
-        if link is None or self._for is None or self._for[0] != endpoint or not link.tls.authenticated:
+        if link is None or self._for is None or self._for[0] != endpoint:
             return None
-        return link
+        return link if link.tls is not None and link.tls.authenticated else None
 
     def provisional(self, endpoint: Endpoint, client: Client) -> Link:
         """A new connection whose server is not trusted yet (RFC 8995 §5.1)."""
@@ -117,6 +127,13 @@ class Connection:
             client.ref,
             Channel(endpoint.host, endpoint.port, Provisional(), (client.chain, client.key)),
         )
+
+    def plain(self, endpoint: Endpoint) -> Link:
+        """A connection without TLS, and so without any client; the open one where it serves."""
+        link = self.current
+        if link is not None and link.tls is None and self._for == (endpoint, ""):
+            return link
+        return self._open(endpoint, "", Channel(endpoint.host, endpoint.port, Plain()))
 
     def anchored(
         self,
@@ -136,7 +153,7 @@ class Connection:
         if (
             link is not None
             and self._for == (endpoint, ref)
-            and (not tls_unique or link.tls.tls_unique is not None)
+            and (not tls_unique or secured(link).tls_unique is not None)
         ):
             return link
         trust = Anchored(lambda chain: ground.check(chain, endpoint.host, now))

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 from holdfast.host.drive import drive
 from holdfast.wire.brski import client as brski
 from holdfast.wire.errors import HoldfastError, RemoteProtocolError, TransportError
-from holdfast.wire.est.messages import CACERTS, path
 from holdfast.wire.model import HttpRequest, Moment
 from holdfast.worker.links import Client, Connection, Endpoint, Ground
 
@@ -26,25 +25,27 @@ def prove(
     now: Moment,
     *,
     server: Endpoint,
+    probe: HttpRequest | None,
     verify_url: str,
     registrar: Endpoint | None,
 ) -> None:
     """Make a new connection with the new certificate, and see it accepted.
 
     TLS 1.3 tells a client nothing of its certificate until the server answers, so a request is sent: a GET
-    of *verify_url*, else a harmless one to *server*. After a first enrollment *registrar* hears of the
-    success (RFC 8995 §5.9.4); if it is the server and takes the certificate, nothing more is asked. Raises
+    of *verify_url*, else *probe* to *server*. After a first enrollment *registrar* hears of the
+    success (RFC 8995 §5.9.4); if it is the server and takes the certificate, nothing more is asked. Without
+    *probe* and *verify_url* there is nobody to show the certificate to, and its own checks must do. Raises
     TransportError (``proof.refused`` where the server said no), or what the connection raised.
     """
     heard = registrar is not None and _tell(connection, client, ground, now, registrar)
     if verify_url:
         link = connection.anchored(Endpoint.parse(verify_url), client, ground, now)
         status = link.send(HttpRequest("GET", urlsplit(verify_url).path or "/")).status
-    elif heard and registrar == server:
+    elif probe is None or (heard and registrar == server):
         return
     else:
         link = connection.anchored(server, client, ground, now)
-        status = link.send(HttpRequest("GET", path(CACERTS))).status
+        status = link.send(probe).status
     if status in REFUSING:
         raise TransportError("proof.refused", f"the server answers {status} to the new certificate")
 

@@ -33,7 +33,6 @@ from holdfast.wire.errors import (
     StateError,
     TrustError,
 )
-from holdfast.wire.est.client import EstProtocol
 from holdfast.wire.model import Moment, Purpose
 from holdfast.worker.agenda import next_due, opening, remaining_life, server_wait, waiting
 from holdfast.worker.bootstrap import Bootstrap
@@ -41,6 +40,7 @@ from holdfast.worker.enrollment import Enrollment, RefusedError
 from holdfast.worker.links import Connection, Endpoint
 from holdfast.worker.ports import Environment, Trace
 from holdfast.worker.proof import PROOF_ATTEMPTS, proof_refused, tell_of_failure
+from holdfast.worker.rungs import Rung, rung_of
 from holdfast.worker.setbacks import key_is_gone, next_attempt, trouble
 
 MOST_EFFECTS: Final = 200
@@ -185,9 +185,24 @@ class Step:
             yield happened
 
     def _enrollment(self, connection: Connection, settings: IdentitySettings) -> Enrollment:
-        est = settings.est
-        protocol = EstProtocol(label=est.label, credentials=est.credentials, random=self._env.random)
-        return Enrollment(self._env, connection, settings, protocol)
+        def rung() -> Rung:
+            return rung_of(settings, self._rung_in_use(settings), self._record, self._env.random)
+
+        return Enrollment(self._env, connection, settings, rung)
+
+    def _rung_in_use(self, settings: IdentitySettings) -> str:
+        """The rung of the transaction; the first one where it does not matter.
+
+        Raises RefusedError where the configuration has no longer the one that would have to answer.
+        """
+        transaction = self._record.identity(settings.name).transaction
+        if transaction.rung in settings.rungs:
+            return transaction.rung
+        asking = transaction.state not in {TransactionState.NONE, TransactionState.STAGED}
+        if transaction.rung and asking:
+            detail = f"{transaction.rung} is not configured any more, but has the request"
+            raise RefusedError("ladder.rung-gone", detail)
+        return settings.rungs[0]
 
     def _act(self, enrollment: Enrollment, effect: ev.IdentityEffect) -> ev.IdentityEvent:
         record, now = self._record, self._now()
@@ -286,7 +301,7 @@ def _hopeless(effect: ev.IdentityEffect, entry: Identity, error: HoldfastError) 
     if isinstance(effect, ev.MakeRequest) and isinstance(error, KeyStoreError):
         # Not this kind of key, here: the CA's wishes or the configuration may change.
         return not isinstance(error, KeyLocked | KeyStoreUnavailable)
-    if error.code == "est.unavailable":
+    if isinstance(error, RemoteProtocolError) and error.busy:
         return False  # a server that is busy may have issued already: the same request, later
     return isinstance(error, RemoteProtocolError | TrustError | LocalProtocolError)
 

@@ -32,6 +32,8 @@ from holdfast.wire.model import (
     EnrollmentRequest,
     Exchange,
     HttpResponse,
+    KeyAlgorithm,
+    KeyDemand,
     Moment,
     Moved,
     Offer,
@@ -74,7 +76,15 @@ class EstProtocol:
         if self.credentials is not None and self.random is None:
             raise LocalProtocolError("est.no-random", "HTTP credentials need a source of randomness")
 
-    def discover(self, tls: TlsInfo, now: Moment) -> Exchange[Offer | Moved]:  # noqa: ARG002 - one shape for all
+    def key_demand(self, algorithm: KeyAlgorithm) -> KeyDemand:  # noqa: ARG002 - one shape for all
+        """Every key that can sign its CSR will do."""
+        return KeyDemand()
+
+    def read_wishes(self, wishes: bytes) -> CsrTemplate:
+        """The csrattrs answer *wishes* (DER) read again."""
+        return parse_csrattrs(wishes) if wishes else CsrTemplate()
+
+    def discover(self, tls: TlsInfo | None, now: Moment) -> Exchange[Offer | Moved]:
         """CA certificates, roots first and newest first, and the wishes for the CSR.
 
         Raises RemoteProtocolError ``est.unsupported`` (no EST here), ``est.refused``, ``est.unavailable``
@@ -85,7 +95,7 @@ class EstProtocol:
         if isinstance(found, Moved):
             return found
         if found.status != 200:
-            raise _unusable(messages.CACERTS, found)
+            raise self._unusable(messages.CACERTS, found, now)
         certificates = messages.read_certs(found, limit=self.limits.body)
         limit = self.limits.ca_certificates
         authorities = accept_authorities(certificates, limit=limit, prefix="est", clause="RFC 7030 §4.1.3")
@@ -95,20 +105,18 @@ class EstProtocol:
         if wishes.status in _NO_WISHES:
             return Offer(authorities, CsrTemplate())
         if wishes.status != 200:
-            raise _unusable(messages.CSRATTRS, wishes)
+            raise self._unusable(messages.CSRATTRS, wishes, now)
         der = messages.read_csrattrs_body(wishes, limit=self.limits.body)
-        return Offer(authorities, parse_csrattrs(der) if der else CsrTemplate(), der)
+        return Offer(authorities, self.read_wishes(der), der)
 
-    def enroll(
-        self, req: EnrollmentRequest, tls: TlsInfo, now: Moment, *, template: CsrTemplate | None = None
-    ) -> Exchange[Outcome]:
-        """Send the CSR and judge the answer. With *template*, a demanded link is checked before sending.
+    def enroll(self, req: EnrollmentRequest, tls: TlsInfo | None, now: Moment) -> Exchange[Outcome]:
+        """Send the CSR and judge the answer. A link that the wishes demand is checked before sending.
 
         Raises LocalProtocolError for a request that must not be sent, RemoteProtocolError for an answer
         that breaks the protocol, TrustError for a certificate that must not be used.
         """
         session = self._session(tls)
-        asked = check_request(req, tls, template)
+        asked = check_request(req, session.tls)
         resp = yield from session.ask(messages.enroll_request(_operation(req), req.csr, self.label))
         if isinstance(resp, Moved):
             return resp
@@ -118,7 +126,9 @@ class EstProtocol:
             return accept_issued(certificates, req, asked, self._names(req, asked), now, terms=terms)
         return self._not_issued(resp, now, _token(req))
 
-    def resume(self, req: EnrollmentRequest, token: bytes, tls: TlsInfo, now: Moment) -> Exchange[Outcome]:
+    def resume(
+        self, req: EnrollmentRequest, token: bytes, tls: TlsInfo | None, now: Moment
+    ) -> Exchange[Outcome]:
         """Ask again after Pending: the identical request. Raises also LocalProtocolError ``est.resume``."""
         if token != _token(req):
             raise LocalProtocolError("est.resume", "the resume token belongs to another request")
@@ -129,8 +139,8 @@ class EstProtocol:
         detail = "keys are made in their hardware; a key made by a server cannot be taken in"
         raise LocalProtocolError("est.serverkeygen", detail, clause="RFC 7030 §4.4")
 
-    def _session(self, tls: TlsInfo) -> Session:
-        if not tls.authenticated:
+    def _session(self, tls: TlsInfo | None) -> Session:
+        if tls is None or not tls.authenticated:
             detail = "EST needs a server that was authenticated first"
             raise LocalProtocolError("est.not-authenticated", detail, clause="RFC 7030 §3.3")
         return Session(tls, self.credentials, self.random, self.limits)
@@ -148,10 +158,25 @@ class EstProtocol:
         if resp.status in _UNSUPPORTED:
             return Rejected("est.unsupported", str(refusal), unsupported=True)
         if resp.status in (401, 403):
-            return Rejected("est.unauthorized", str(refusal))
+            return Rejected("est.unauthorized", str(refusal), estranged=True)
         if 400 <= resp.status < 500 and resp.status not in (408, 429):
             return Rejected("est.rejected", str(refusal))
-        raise RemoteProtocolError("est.unavailable", str(refusal), clause="RFC 7030 §4.2.3")
+        raise RemoteProtocolError("est.unavailable", str(refusal), clause="RFC 7030 §4.2.3", busy=True)
+
+    def _unusable(self, operation: str, resp: HttpResponse, now: Moment) -> RemoteProtocolError:
+        detail = f"{operation}: {messages.read_refusal(resp)}"
+        if resp.status in _UNSUPPORTED:
+            clause = "RFC 7030 §3.2.2"
+            return RemoteProtocolError("est.unsupported", detail, clause=clause, unsupported=True)
+        busy = not 400 <= resp.status < 500 or resp.status in (408, 429)
+        asked = retry_after(resp, now) if busy else None
+        return RemoteProtocolError(
+            "est.unavailable" if busy else "est.refused",
+            detail,
+            clause="RFC 7030 §4.1.3",
+            busy=busy,
+            retry_after=None if asked is None else self._clamped(asked),
+        )
 
     def _clamped(self, wait: timedelta | None) -> timedelta:
         wanted = self.limits.default_wait if wait is None else wait
@@ -166,11 +191,3 @@ def _token(req: EnrollmentRequest) -> bytes:
     """Names the one request that may be repeated. The CSR itself is durable with the caller."""
     token = {"v": 1, "operation": _operation(req), "csr": hashlib.sha256(req.csr).hexdigest()}
     return json.dumps(token, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _unusable(operation: str, resp: HttpResponse) -> RemoteProtocolError:
-    detail = f"{operation}: {messages.read_refusal(resp)}"
-    if resp.status in _UNSUPPORTED:
-        return RemoteProtocolError("est.unsupported", detail, clause="RFC 7030 §3.2.2")
-    code = "est.refused" if 400 <= resp.status < 500 else "est.unavailable"
-    return RemoteProtocolError(code, detail, clause="RFC 7030 §4.1.3")

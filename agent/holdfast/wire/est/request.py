@@ -34,14 +34,12 @@ def changes_names(asked: x509.CertificateSigningRequest) -> bool:
     return any(a.oid.dotted_string == oids.CHANGE_SUBJECT_NAME for a in asked.attributes)
 
 
-def check_request(
-    req: EnrollmentRequest, tls: TlsInfo, template: CsrTemplate | None
-) -> x509.CertificateSigningRequest:
+def check_request(req: EnrollmentRequest, tls: TlsInfo) -> x509.CertificateSigningRequest:
     """The parsed CSR of *req*, if it may be sent over *tls*.
 
     Raises LocalProtocolError ``est.csr`` (unreadable), ``est.csr-key`` (another key, or a purpose that does
-    not fit the key), ``est.no-current``, ``est.reenroll-names``, ``est.link-missing`` (*template* demands the
-    link), ``est.link-stale`` (the CSR is bound to another link), ``est.link-needs-tls12``.
+    not fit the key), ``est.no-current``, ``est.reenroll-names``, ``est.link-missing`` (the wishes demand
+    the link), ``est.link-stale`` (the CSR is bound to another link), ``est.link-needs-tls12``.
     """
     try:
         asked = csr.parse(req.csr)
@@ -52,13 +50,13 @@ def check_request(
             _check_renewal(req, asked)
     except (RemoteProtocolError, TrustError) as e:
         raise LocalProtocolError("est.csr", f"the CSR cannot be sent: {e}") from e
-    _check_link(challenge, tls, template)
+    _check_link(challenge, tls, req.template)
     return asked
 
 
-def _check_link(challenge: str | None, tls: TlsInfo, template: CsrTemplate | None) -> None:
+def _check_link(challenge: str | None, tls: TlsInfo, template: CsrTemplate) -> None:
     if challenge is None:
-        if template is not None and template.link_tls_unique:
+        if template.link_tls_unique:
             detail = "the server wants the CSR bound to its connection, and it is not"
             raise LocalProtocolError("est.link-missing", detail, clause=_LINKING)
         return
