@@ -23,7 +23,7 @@ from holdfast.host.config_model import (
     Settings,
 )
 from holdfast.host.config_rules import Rules
-from holdfast.host.config_schema import faults_in, schema_text, with_defaults
+from holdfast.host.config_shape import faults_in, schema_text, with_defaults
 from holdfast.host.config_yaml import Fault, dotted, parse
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import KeyAlgorithm

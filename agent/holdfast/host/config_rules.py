@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from holdfast.host.config_formats import split_est_url
 from holdfast.host.config_model import rung_names
-from holdfast.host.config_schema import with_defaults
+from holdfast.host.config_shape import with_defaults
 from holdfast.host.config_yaml import Document, Fault, KeyPath
 
 _FILES: Final[tuple[KeyPath, ...]] = (

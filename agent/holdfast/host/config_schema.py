@@ -1,20 +1,18 @@
-"""Every fault that the schema finds, in words for the person who wrote the file."""
+"""Every fault that the schema finds, in words for the person who wrote the file. Loaded if there is one."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from difflib import get_close_matches
 from functools import cache
-from importlib.resources import files
 from typing import Any, Final
 
 from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import ValidationError
 
 from holdfast.host.config_formats import FORMATS
+from holdfast.host.config_shape import schema
 from holdfast.host.config_yaml import Document, Fault, KeyPath
 
 _TYPES: Final = {
@@ -28,19 +26,9 @@ _TYPES: Final = {
 _SECRET: Final = re.compile(r"pass|secret|token|(^|-)(pin|auth)($|-)")
 
 
-def schema_text() -> str:
-    """The JSON Schema (draft 2020-12) of the configuration, as it is shipped."""
-    return files("holdfast.host").joinpath("config.schema.json").read_text(encoding="utf-8")
-
-
-def faults_in(document: Document) -> list[Fault]:
+def faults_of(document: Document) -> list[Fault]:
     """What the schema has against *document*; no values are repeated, as one may be a misplaced secret."""
     return [fault for error in _validator().iter_errors(document.data) for fault in _faults(error, document)]
-
-
-def with_defaults(data: Any) -> Any:
-    """A copy of *data*, which must be valid, with every default of the schema filled in."""
-    return _filled(deepcopy(data), _validator().schema)
 
 
 @cache
@@ -48,7 +36,7 @@ def _validator() -> Draft202012Validator:
     checker = FormatChecker(formats=())
     for name, normal in FORMATS.items():
         checker.checks(name, raises=ValueError)(_only_text(normal))
-    return Draft202012Validator(json.loads(schema_text()), format_checker=checker)
+    return Draft202012Validator(schema(), format_checker=checker)
 
 
 def _only_text(normal: Any) -> Any:
@@ -105,15 +93,3 @@ def _message(error: ValidationError, schema: dict[str, Any], value: Any) -> str:
 
 def _number(schema: dict[str, Any], bound: Any) -> str:
     return f"{bound:#010x}" if schema["type"] == "integer" and bound >= 1 << 24 else str(bound)
-
-
-def _filled(value: Any, schema: Any) -> Any:
-    if isinstance(value, dict):
-        for key, child in schema.get("properties", {}).items():
-            if key not in value and "default" in child:
-                value[key] = deepcopy(child["default"])
-            if key in value:
-                value[key] = _filled(value[key], child)
-    if isinstance(value, list):
-        return [_filled(item, schema["items"]) for item in value]
-    return value
