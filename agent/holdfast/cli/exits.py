@@ -13,7 +13,7 @@ EXIT_INTERRUPTED: Final = 130  # 128 and SIGINT, as shells count
 MEANING: Final[dict[int, str]] = {
     EXIT_OK: "done, and all is well",
     EXIT_FAILED: "something is not well, or an attempt failed that will be made again",
-    EXIT_OPERATOR: "a person must act: wrong arguments, a wrong configuration, or a fault that no retry cures",
+    EXIT_OPERATOR: "a person must act: wrong arguments or configuration, or a fault that no retry cures",
     EXIT_LOCKED: "another step is running: try again in a moment",
     EXIT_INTERRUPTED: "interrupted by Ctrl-C",
 }

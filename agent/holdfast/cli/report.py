@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from holdfast.cli.reasons import Reason
+from holdfast.cli.words import timestamp
 from holdfast.life.record import Anchor, DeviceRecord, Identity, Schedule
-from holdfast.worker.step import StepReport
+from holdfast.wire.model import Moment
 
-
-def timestamp(moment: datetime | None) -> str | None:
-    """RFC 3339 in UTC, to the second."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+if TYPE_CHECKING:
+    from holdfast.worker.step import StepReport
 
 
 def step_report(report: StepReport) -> dict[str, Any]:
@@ -69,7 +69,9 @@ def last_trouble(record: DeviceRecord) -> dict[str, str | None] | None:
     }
 
 
-def device_report(record: DeviceRecord, note: str) -> dict[str, Any]:
+def device_report(
+    record: DeviceRecord, note: str, reasons: Sequence[Reason] = (), now: Moment | None = None
+) -> dict[str, Any]:
     """Everything that ``holdfast status --json`` prints."""
     domain = record.domain
     return {
@@ -84,7 +86,14 @@ def device_report(record: DeviceRecord, note: str) -> dict[str, Any]:
         },
         "identities": [identity_report(i) for i in record.identities],
         "time_floor": timestamp(record.time_floor),
+        "clock": clock_report(now) if now is not None else None,
+        "why": [r.values() for r in reasons],
     }
+
+
+def clock_report(now: Moment) -> dict[str, Any]:
+    """The time by which everything here is judged, and how far it is believed."""
+    return {"state": now.state.value, "now": timestamp(now.now)}
 
 
 def anchor_report(anchor: Anchor) -> dict[str, Any]:
@@ -95,6 +104,7 @@ def anchor_report(anchor: Anchor) -> dict[str, Any]:
         "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
         "provenance": anchor.provenance.value,
         "since": timestamp(anchor.since),
+        "not_after": timestamp(certificate.not_valid_after_utc),
     }
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from datetime import datetime
 from typing import Any
 
+from holdfast.cli.exits import EXIT_FAILED, EXIT_OK
+from holdfast.cli.reasons import explain
 from holdfast.cli.report import device_report
-from holdfast.host.clock import BUILD_TIME
-from holdfast.host.config import load
-from holdfast.host.store import StateStore
-from holdfast.life.record import DeviceRecord
+from holdfast.cli.view import look
+from holdfast.cli.words import relative, shown, times
 
 
 def register(commands: Any) -> None:
@@ -22,24 +23,25 @@ def register(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0 if every configured identity has a usable credential, else 1."""
-    settings = load(arguments.config)
-    loaded = StateStore(settings.state_directory).load()
-    record = loaded.record or DeviceRecord(floor=BUILD_TIME)
-    told = device_report(record, loaded.note)
+    view = look(arguments.config)
+    reasons = explain(view.record, view.settings, view.settings.identities, view.now)
+    told = device_report(view.record, view.note, reasons, view.now)
     if arguments.json:
         print(json.dumps(told))
     else:
         print("\n".join(text(told)))
     usable = {i["name"] for i in told["identities"] if i["credential"]["state"] == "active"}
-    return 0 if usable >= {i.name for i in settings.identities} else 1
+    return EXIT_OK if usable >= {i.name for i in view.settings.identities} else EXIT_FAILED
 
 
 def text(told: dict[str, Any]) -> list[str]:
     """The report as lines for a person."""
     domain = told["domain"]
+    why = {reason["part"]: reason for reason in told["why"]}
+    now = told["clock"]["now"] if told["clock"] else None
     lines = [f"domain      {domain['state']}" + (f" by {domain['registrar']}" if domain["registrar"] else "")]
     lines += [f"  anchor    {a['subject']} (from {a['provenance']})" for a in domain["anchors"]]
-    lines += _next(domain)
+    lines += _next(why.pop("domain", None), now)
     for entry in told["identities"]:
         credential = entry["credential"]
         lines.append(f"{entry['name']:<11} {credential['state']}, generation {credential['generation']}")
@@ -51,18 +53,34 @@ def text(told: dict[str, Any]) -> list[str]:
             lines.append(f"  key       {credential['key']}")
         if entry["transaction"]["state"] != "none":
             lines.append(f"  under way {entry['transaction']['purpose']}: {entry['transaction']['state']}")
-        lines += _next(entry)
-    if told["trouble"]:
-        trouble = told["trouble"]
-        clause = f" ({trouble['clause']})" if trouble["clause"] else ""
-        lines.append(f"trouble     {trouble['code']}: {trouble['detail']}{clause} at {trouble['at']}")
+        lines += _next(why.pop(entry["name"], None), now)
+    for name, reason in why.items():
+        lines += [f"{name:<11} none", *_next(reason, now)]
+    if told["clock"] and told["clock"]["state"] != "trusted":
+        lines.append(f"clock       {told['clock']['state']}, at {told['clock']['now']}")
     if told["note"]:
         lines.append(f"note        {told['note']}")
-    # Subjects are in the words of whoever made the certificate: none may drive the terminal.
-    return ["".join(c if c.isprintable() else " " for c in line) for line in lines]
+    # Subjects and errors are in the words of strangers: none may drive the terminal.
+    return [shown(line) for line in lines]
 
 
-def _next(part: dict[str, Any]) -> list[str]:
-    if not part["next_attempt"]:
+def _next(reason: dict[str, Any] | None, now: str | None) -> list[str]:
+    """When this part acts next; if it failed, how, and what can be done."""
+    if reason is None:
         return []
-    return [f"  next      {part['next_attempt']} after {part['failed_attempts']} failures"]
+    lines = []
+    if reason["next_attempt"]:
+        failures = times(reason["failed_attempts"], "failure")
+        after = f" after {failures}" if reason["failed_attempts"] else ""
+        distance = (
+            relative(datetime.fromisoformat(reason["next_attempt"]), datetime.fromisoformat(now))
+            if now
+            else ""
+        )
+        lines.append(f"  next      {reason['next_attempt']}{after} ({distance})")
+    error = reason["error"]
+    if error:
+        clause = f" ({error['clause']})" if error["clause"] else ""
+        lines.append(f"  trouble   {error['code']}: {error['detail']}{clause} at {error['at']}")
+        lines.append(f"  advice    {reason['advice']}")
+    return lines

@@ -58,7 +58,17 @@ class StateStore:
             with directory:
                 # A commit killed before its last sync is visible, but could still vanish under our feet.
                 directory.sync()
-                return _load(directory)
+                return _load(directory, set_aside=True)
+
+    def peek(self) -> Loaded:
+        """As :meth:`load` for one who only looks: nothing is synced and nothing moved aside."""
+        with storage_errors("state", f"read the record in {self._path}"):
+            try:
+                directory = Directory.open(self._path)
+            except FileNotFoundError:
+                return Loaded(None)
+            with directory:
+                return _load(directory, set_aside=False)
 
     def commit(self, record: DeviceRecord) -> None:
         """Make *record* the current one; durable on return. The same record again writes nothing.
@@ -106,7 +116,7 @@ def unseal(image: bytes) -> DeviceRecord:
     return decode(payload)
 
 
-def _load(directory: Directory) -> Loaded:
+def _load(directory: Directory, *, set_aside: bool) -> Loaded:
     faults: list[str] = []
     found: list[str] = []
     for name in (CURRENT, PREVIOUS):
@@ -122,6 +132,8 @@ def _load(directory: Directory) -> Loaded:
             faults.append(f"{name}: {error.detail}")
             continue
         return Loaded(record, f"used {name} ({'; '.join(faults)})" if faults else "")
+    if found and not set_aside:
+        raise StateCorrupt("state.corrupt", f"no whole record ({'; '.join(faults)})")
     if found:
         moved = _quarantine(directory, tuple(dict.fromkeys(found)))
         raise StateCorrupt("state.corrupt", f"{'; '.join(faults)}; kept aside as {', '.join(moved)}")

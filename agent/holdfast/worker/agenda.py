@@ -35,6 +35,13 @@ def waiting(schedule: Schedule, now: Moment) -> bool:
     return now.now < schedule.due <= later(now.now, FARTHEST)
 
 
+def registrar_in_turn(record: DeviceRecord, registrars: tuple[str, ...]) -> str:
+    """Whom to ask now: where a registrar sent us, else the next of the list."""
+    if record.domain.redirected:
+        return record.domain.registrar
+    return registrars[record.schedule.attempts % len(registrars)]
+
+
 def opening(
     entry: Identity, settings: IdentitySettings, now: Moment, *, wanted: bool
 ) -> ev.IdentityEvent | None:

@@ -16,6 +16,7 @@ from holdfast.wire.brski import client as brski
 from holdfast.wire.brski.verify import VoucherTrust
 from holdfast.wire.errors import HoldfastError, KeyStoreError, TransportError, TrustError
 from holdfast.wire.model import Moment, Moved, Pending, Rejected
+from holdfast.worker.agenda import registrar_in_turn
 from holdfast.worker.links import Client, Connection, Endpoint
 from holdfast.worker.ports import Environment, FactoryIdentity
 from holdfast.worker.setbacks import next_attempt, trouble
@@ -29,13 +30,6 @@ FACTORY: Final = "idevid"
 def factory_client(factory: FactoryIdentity) -> Client:
     """The IDevID as a TLS client."""
     return Client(FACTORY, factory.chain, factory.key.signer())
-
-
-def registrar_in_turn(record: DeviceRecord, registrars: tuple[str, ...]) -> str:
-    """Whom to ask now: where a registrar sent us, else the next of the list."""
-    if record.domain.redirected:
-        return record.domain.registrar
-    return registrars[record.schedule.attempts % len(registrars)]
 
 
 class Bootstrap:

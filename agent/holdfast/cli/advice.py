@@ -1,0 +1,99 @@
+"""What an operator can do about an error, by its code. An agent that waits without saying what for is stuck."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+_BUG: Final = (
+    "This is a fault of Holdfast itself: please report it, with the output of holdfast status --json."
+)
+_WAIT: Final = "Nothing: it is tried again by itself."
+_PEER: Final = (
+    "Tell whoever runs that server: its answer breaks the named clause, and nothing of it was used. It is asked"
+    " again by itself."
+)
+_DISTRUST: Final = (
+    "Find out which server answered, and whose certificate it shows. If it is the right one, its CA or the"
+    " maker's anchors on this device must be put right; if not, somebody stands in between."
+)
+
+_BY_CODE: Final[Mapping[str, str]] = {
+    "brski.no-answer": "Ask the owner whether this device's serial number waits for approval at the registrar.",
+    "brski.registrar-changed": "Nothing, if the registrar got a new certificate: a new voucher request is made.",
+    "certificate.revoked": "Ask the CA's operator why it was revoked. A new certificate is asked for by itself.",
+    "chain.expired": "Check this device's clock, then ask the server's operator to renew its certificate.",
+    "chain.not-yet-valid": "Check this device's clock, and wait for time synchronisation.",
+    "config.secret": "Put the secret into the named file, readable by the agent alone.",
+    "config.unreadable": "Name the configuration with --config, or let the agent's user read it.",
+    "est.refused": "Look into the CA's log for the reason, or ask its operator.",
+    "est.rejected": "Look into the CA's log for the reason, or ask its operator.",
+    "est.redirect": "Name that server in the configuration if it is the right one.",
+    "est.unauthorized": "Let the CA's operator enter this device, or correct user name and password.",
+    "est.no-answer": "Ask the CA's operator to approve or refuse the request that waits there.",
+    "key.auth-failed": "Correct the authorisation value in its file, then: holdfast renew",
+    "key.auth-missing": "Name the file with the key's authorisation value (keys: auth-file), then: holdfast renew",
+    "key.lockout": "Wait until the TPM forgives, or reset the lockout: tpm2_dictionarylockout --clear-lockout",
+    "key.no-tss": "Install the TPM library: holdfast[tpm].",
+    "key.parent-changed": "Nothing: the TPM was cleared, and new keys and certificates are made by themselves.",
+    "key.tpm-full": "Use a resource manager (keys: tcti: device:/dev/tpmrm0), or flush what others left loaded.",
+    "key.tpm-unreachable": "Check that the TPM is there and that the agent's user may open it: holdfast doctor",
+    "proof.refused": "Check that the server trusts the CA that issued the new certificate; the old one stays in use.",
+    "state.corrupt": "Nothing, if the device still has its IDevID: it starts anew. Keep the damaged file for a report.",
+    "state.exposed": "Take away others' right to write there: chmod go-w on the state directory.",
+    "state.full": "Make room on the file system of the state directory.",
+    "state.locked": "Wait for the other step to end.",
+    "state.denied": "Run the command as the agent's user or as root.",
+    "state.read-only": "Make the state directory writable: its file system is mounted read-only.",
+    "state.schema-too-new": "Install the newer agent that wrote this record.",
+    "transport.dns": "Check the server's name in the configuration, and this device's name servers.",
+    "transport.proxy": "Check the proxy in the configuration, and whether it lets this device through.",
+    "transport.tls-alert": "Look into the server's log: it did not take this device's certificate or TLS version.",
+}
+
+_BY_AREA: Final[Mapping[str, str]] = {
+    "brski": _PEER,
+    "ca": _PEER,
+    "certificate": _PEER,
+    "chain": _DISTRUST,
+    "cli": "Correct the command: holdfast --help",
+    "clock": "Set the clock, or see why time synchronisation does not work: timedatectl",
+    "cmp": _PEER,
+    "cms": _PEER,
+    "config": "Correct the configuration: holdfast config check",
+    "credentials": "Check room, mount and rights of the directory for other programs: holdfast doctor",
+    "csr": "Correct subject and san in the configuration, or the CA's wishes.",
+    "deploy": "Correct the deploy section, or the hook's program; it is run again by itself.",
+    "est": _PEER,
+    "hook": "Correct the hook's command or unit; it is run again by itself.",
+    "http": _PEER,
+    "idevid": "Ask the device's maker: the factory certificate does not hold what RFC 8995 needs.",
+    "key": "See what the key store lacks: holdfast doctor",
+    "ladder": _WAIT,
+    "machine": _BUG,
+    "ocsp": _PEER,
+    "crl": _PEER,
+    "proof": "Check that the server trusts the CA that issued the new certificate; the old one stays in use.",
+    "registrar": "Ask the registrar's operator: it knows this device's serial number and why it refused.",
+    "revocation": _PEER,
+    "scep": _PEER,
+    "signature": _DISTRUST,
+    "state": "Check room, mount and rights of the state directory: holdfast doctor",
+    "step": _BUG,
+    "tls": _DISTRUST,
+    "transport": "Check network, address and firewall between this device and the server: holdfast doctor",
+    "voucher": (
+        "Check that the maker knows this device as sold to this owner, and that the anchors under manufacturer in"
+        " the configuration are the maker's."
+    ),
+}
+
+
+def advice(code: str) -> str:
+    """What to do about the error *code*; never empty."""
+    return _BY_CODE.get(code) or _BY_AREA.get(code.partition(".")[0]) or _WAIT
+
+
+def known(code: str) -> bool:
+    """Whether the advice on *code* was written for it or its area."""
+    return code in _BY_CODE or code.partition(".")[0] in _BY_AREA

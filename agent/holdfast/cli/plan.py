@@ -1,0 +1,97 @@
+"""``holdfast plan``: what the next steps will be, without doing them. No network, no write, no TPM."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from holdfast.cli import terminal
+from holdfast.cli.exits import EXIT_OK
+from holdfast.cli.view import View, chosen, look
+from holdfast.cli.words import shown, timestamp, when
+from holdfast.life import events as ev
+from holdfast.life.record import TransactionState
+from holdfast.wire.model import Purpose
+from holdfast.worker.agenda import registrar_in_turn
+from holdfast.worker.forecast import Foreseen, foresee
+
+
+def register(commands: Any) -> None:
+    """Add the subcommand to argparse's collection of subparsers."""
+    command = commands.add_parser("plan", help="what the next steps will be, without doing them")
+    command.add_argument("identity", nargs="?", metavar="IDENTITY", help="only this identity (default: all)")
+    command.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit status 0."""
+    view = look(arguments.config)
+    identities = chosen(view.settings, arguments.identity)
+    planned = foresee(view.record, view.settings, identities, view.now)
+    if arguments.json:
+        print(json.dumps({"plan": [values(view, p) for p in planned], "note": view.note}))
+    else:
+        for each in planned:
+            _print(view, each)
+    return EXIT_OK
+
+
+def values(view: View, planned: Foreseen) -> dict[str, Any]:
+    """Ready for JSON."""
+    return {
+        "part": planned.identity or "domain",
+        "at": timestamp(planned.at),
+        "steps": [{"effect": type(e).__name__, "words": words(view, planned, e)} for e in planned.effects],
+    }
+
+
+def _print(view: View, planned: Foreseen) -> None:
+    moment = "now" if planned.at <= view.now.now else when(planned.at, view.now.now)
+    print(f"{planned.identity or 'domain':<11} {moment}")
+    for effect in planned.effects:
+        print(terminal.paragraph(shown(words(view, planned, effect)), indent="  "))
+
+
+def words(view: View, planned: Foreseen, effect: ev.Effect) -> str:
+    """What *effect* does, for a person."""
+    match effect:
+        case ev.PrepareAttempt():
+            registrar = registrar_in_turn(view.record, view.settings.registrars)
+            return f"connect to {registrar}, trusting it with nothing yet, and sign a voucher request"
+        case ev.RequestVoucher():
+            registrar = view.record.domain.registrar or registrar_in_turn(
+                view.record, view.settings.registrars
+            )
+            return f"ask {registrar} for a voucher that says whose device this is"
+        case ev.Discover(purpose):
+            return f"read the CA's certificates and wishes, {_AS[purpose]}"
+        case ev.MakeRequest():
+            return f"{_key(view, planned)} and sign a certificate request"
+        case ev.Enroll():
+            return "send the request and check the certificate that comes"
+        case ev.Resume():
+            return "ask again for the answer to the request that was sent"
+        case ev.ProveCredential():
+            return "use the new certificate in a real connection; only then it takes the place of the old"
+        case ev.Deploy():
+            return "see that other programs have the certificate, its anchors and the reference to its key"
+        case ev.RetireKeys():
+            return "destroy the key that is no longer used"
+
+
+_AS = {
+    Purpose.INITIAL: "as the maker's identity (IDevID)",
+    Purpose.RENEW: "with the present certificate, to renew it with the same key",
+    Purpose.REKEY: "with the present certificate, to renew it with a new key",
+}
+
+
+def _key(view: View, planned: Foreseen) -> str:
+    """Whether a key is made for the request, as far as the record or the plan says."""
+    transaction = view.record.identity(planned.identity).transaction
+    discovered = next((e.purpose for e in planned.effects if isinstance(e, ev.Discover)), None)
+    under_way = transaction.state is not TransactionState.NONE
+    purpose = discovered or (transaction.purpose if under_way else Purpose.INITIAL)
+    return "take the present key" if purpose is Purpose.RENEW else "make a new key"

@@ -1,0 +1,114 @@
+"""What the next steps will do if all goes well: the rules themselves, played over a copy of the record.
+
+Pure: no network, no disk, no TPM. What only the world can tell (a certificate, a voucher) is stood in for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from holdfast.host.config import IdentitySettings, Settings
+from holdfast.keys.api import KeyRef
+from holdfast.life import events as ev
+from holdfast.life.machine import decide
+from holdfast.life.record import Anchor, DeviceRecord, DomainState, Provenance
+from holdfast.wire.model import Moment, Purpose
+from holdfast.worker.agenda import next_due, opening, registrar_in_turn
+
+DOMAIN: Final = ""
+_MOST_EFFECTS: Final = 50
+_STAND_IN: Final = b"not issued yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """At *at* the part named *identity* (DOMAIN: the device as a whole) takes the *effects* in order."""
+
+    identity: str
+    at: datetime
+    effects: tuple[ev.Effect, ...]
+
+
+def foresee(
+    record: DeviceRecord, settings: Settings, identities: tuple[IdentitySettings, ...], now: Moment
+) -> tuple[Foreseen, ...]:
+    """What comes next for the domain, while the device belongs to nobody, and for each of *identities*."""
+    told = []
+    if record.domain.state is not DomainState.VOUCHED:
+        at = max(next_due(record, settings.identities, now), now.now)
+        registrar = registrar_in_turn(record, settings.registrars)
+        then = _at(now, at)
+        record, effects = _play(record, ev.BootstrapDue(), then, "", registrar)
+        told.append(Foreseen(DOMAIN, at, effects))
+        now = then
+    for identity in identities:
+        at = max(next_due(record, (identity,), now), now.now)
+        then = _at(now, at)
+        event = opening(record.identity(identity.name), identity, then, wanted=False)
+        if event is not None:
+            told.append(Foreseen(identity.name, at, _play(record, event, then, identity.name, "")[1]))
+    return tuple(told)
+
+
+def _at(now: Moment, moment: datetime) -> Moment:
+    return replace(now, now=max(moment, now.floor))
+
+
+def _play(
+    record: DeviceRecord, event: ev.DomainEvent | ev.IdentityEvent, now: Moment, identity: str, registrar: str
+) -> tuple[DeviceRecord, tuple[ev.Effect, ...]]:
+    """Follow *event* as a step does, each effect going well."""
+    record, found = decide(record, event, now, identity=identity)
+    todo = deque(found)
+    done: list[ev.Effect] = []
+    while todo and len(done) < _MOST_EFFECTS:
+        effect = todo.popleft()
+        done.append(effect)
+        happened = _supposed(effect, record, identity, registrar, now)
+        record, found = decide(record, happened, now, identity=identity)
+        todo.extendleft(reversed(found))
+    return record, tuple(done)
+
+
+def _supposed(
+    effect: ev.Effect, record: DeviceRecord, identity: str, registrar: str, now: Moment
+) -> ev.DomainEvent | ev.IdentityEvent:
+    """What happens if *effect* goes well."""
+    match effect:
+        case ev.PrepareAttempt():
+            return ev.AttemptPrepared(registrar, "", b"", b"", now.now)
+        case ev.RequestVoucher():
+            return ev.VoucherAccepted(b"", Anchor(_STAND_IN, Provenance.VOUCHER, now.now))
+        case ev.Discover(purpose):
+            return _offer(record, identity, purpose)
+        case ev.MakeRequest():
+            return ev.CsrMade(_STAND_IN)
+        case ev.Enroll() | ev.Resume():
+            return ev.CertificateIssued((_STAND_IN,), now.now)
+        case ev.ProveCredential():
+            return ev.CredentialProved()
+        case ev.Deploy():
+            return ev.Deployed()
+        case ev.RetireKeys():
+            return ev.KeysRetired()
+
+
+def _offer(record: DeviceRecord, identity: str, purpose: Purpose) -> ev.OfferTaken:
+    """An offer that changes nothing in the domain, and a key of the next generation."""
+    credential = record.identity(identity).credential
+    generation = credential.generation + 1
+    key = credential.key if purpose is Purpose.RENEW else KeyRef(f"generation {generation}")
+    return ev.OfferTaken(
+        purpose=purpose,
+        protocol="",
+        key=key,
+        algorithm=record.identity(identity).transaction.algorithm,
+        generation=generation,
+        transaction="",
+        wishes=b"",
+        anchors=record.domain.anchors,
+        intermediates=record.domain.intermediates,
+    )
