@@ -86,7 +86,7 @@ def happenings(trouble: Trouble) -> tuple[Any, ...]:
         ev.BootstrapFailed: ev.BootstrapFailed(trouble, DUE),
         ev.RenewalDue: ev.RenewalDue(Purpose.REKEY),
         ev.OfferTaken: ev.OfferTaken(
-            Purpose.REKEY, "est", KeyRef("k:new"), KeyAlgorithm.P256, 1, "ab", b"", (ANCHOR,), ()
+            Purpose.REKEY, "est", "est", KeyRef("k:new"), KeyAlgorithm.P256, 1, "ab", b"", (ANCHOR,), ()
         ),
         ev.CsrMade: ev.CsrMade(b"csr"),
         ev.EnrollmentPending: ev.EnrollmentPending(DUE, b"token", T0 + timedelta(days=30)),

@@ -164,7 +164,7 @@ def _doing(entry: Identity) -> str:
         case TransactionState.KEYED:
             return f"makes the key {transaction.key} to ask for {wanted}"
         case TransactionState.REQUESTED:
-            return f"asks for {wanted} by {transaction.protocol}"
+            return f"asks for {wanted} by {transaction.rung}"
         case TransactionState.PENDING:
             return f"waits for the CA, which asked for patience with {wanted}"
         case TransactionState.STAGED:

@@ -103,6 +103,7 @@ def _offer(record: DeviceRecord, identity: str, purpose: Purpose) -> ev.OfferTak
     key = credential.key if purpose is Purpose.RENEW else KeyRef(f"generation {generation}")
     return ev.OfferTaken(
         purpose=purpose,
+        rung="",
         protocol="",
         key=key,
         algorithm=record.identity(identity).transaction.algorithm,
