@@ -46,7 +46,8 @@ else
     exit 1
 fi
 
+wait_for_turn=(-o DPkg::Lock::Timeout=300) # something else may be installing
 "${as_root[@]}" apt-get update -qq
 mapfile -t names < <(for word in "${wanted[@]}"; do choose "$word"; done)
 printf 'setup: installing %s\n' "${names[*]}"
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${names[@]}" >/dev/null
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wait_for_turn[@]}" "${names[@]}" >/dev/null

@@ -9,10 +9,13 @@ exec >&2
 cd "$(dirname "$0")/.."
 
 # swtpm is the TPM of demo and tests; libtss2-dev, gcc and pkg-config build tpm2-pytss, which PyPI has as source
-# only; the others are what tests judge our output with.
+# only; softhsm2 and tpm2-pkcs11, with the resource manager that it needs, are the PKCS#11 tokens; the others are
+# what tests judge our output with.
 packages=(
     swtpm swtpm-tools 'libtss2-tcti-swtpm0t64|libtss2-tcti-swtpm0' libtss2-dev gcc libc6-dev pkg-config
     openssl gnutls-bin tpm2-tools curl strace ca-certificates
+    softhsm2 opensc libengine-pkcs11-openssl
+    libtpm2-pkcs11-1 libtpm2-pkcs11-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon
 )
 python_packages=(python3-venv python3-dev)
 cache="${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}/wheels"

@@ -8,12 +8,15 @@ So a power cut can leave a planned reference without a key, never a key without 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NewType, Protocol
+from typing import Final, NewType, Protocol, runtime_checkable
+
+from cryptography import x509
 
 from holdfast.wire.model import KeyAlgorithm, SigningKey
 
 KeyRef = NewType("KeyRef", str)
-"""Secret-free URI of a key: ``tpm2:0x81020000`` (persistent), ``tpm2:blob:ldevid-3`` (wrapped, on disk)."""
+"""Secret-free URI of a key: ``tpm2:0x81020000`` (persistent), ``tpm2:blob:ldevid-3`` (wrapped, on disk),
+``pkcs11:object=holdfast-ldevid-3;id=%68...;type=private`` (on a token)."""
 
 NO_KEY: Final = KeyRef("")
 
@@ -41,6 +44,14 @@ class Key(Protocol):
         ...
 
 
+@runtime_checkable
+class HasUri(Protocol):
+    """A :class:`Key` that other programs reach by a URI of its own (RFC 7512), which is no secret."""
+
+    @property
+    def uri(self) -> str: ...
+
+
 class KeyStore(Protocol):
     """A home of keys. Raises only :class:`~holdfast.wire.errors.KeyStoreError` and its kinds."""
 
@@ -66,4 +77,13 @@ class KeyStore(Protocol):
 
     def close(self) -> None:
         """Flush every transient object and end the connection to the hardware."""
+        ...
+
+
+@runtime_checkable
+class HoldsCertificates(Protocol):
+    """A :class:`KeyStore` in which a certificate can stand beside its key, as users of tokens expect it."""
+
+    def hold_certificate(self, ref: KeyRef, certificate: x509.Certificate) -> None:
+        """Make *certificate* the one beside the key at *ref*; it goes with the key. Can be repeated."""
         ...

@@ -57,41 +57,54 @@ class KeyFiles:
 
     def write(self, name: str, content: bytes) -> None:
         """Replace the file; it is durable on return. Raises KeyStoreUnavailable(``key.directory``)."""
-        path = self._path(name)
-        temporary = path.with_name(f".{path.name}.new")  # always the same: a power cut leaves one at most
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(path)
-            self._sync_directory()
-        except OSError as error:
-            with contextlib.suppress(OSError):  # what failed first is what to tell
-                temporary.unlink()
-            raise _unusable(error) from error
+        write_durably(self._path(name), content)
 
     def remove(self, name: str) -> None:
         """Remove the file, if it is there; durable on return. Raises KeyStoreUnavailable."""
-        try:
-            self._path(name).unlink(missing_ok=True)
-            if self._directory.is_dir():
-                self._sync_directory()
-        except OSError as error:
-            raise _unusable(error) from error
+        remove_durably(self._path(name))
 
     def _path(self, name: str) -> Path:
         return self._directory / (checked(name) + _SUFFIX)
 
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace *path*, readable for its owner only: whole, or as before, and durable on return.
+
+    Its directory is made if need be. Raises KeyStoreUnavailable(``key.directory``).
+    """
+    temporary = path.with_name(f".{path.name}.new")  # always the same: a power cut leaves one at most
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # what failed first is what to tell
+            temporary.unlink()
+        raise _unusable(error) from error
+
+
+def remove_durably(path: Path) -> None:
+    """Remove *path*, if it is there; durable on return. Raises KeyStoreUnavailable(``key.directory``)."""
+    try:
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            _sync_directory(path.parent)
+    except OSError as error:
+        raise _unusable(error) from error
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _unusable(error: OSError) -> KeyStoreUnavailable:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, overload
 
+from holdfast.keys.pkcs11_uri import Pkcs11Uri
 from holdfast.wire.errors import KeyStoreUnavailable
 
 if TYPE_CHECKING:
+    from holdfast.keys.pkcs11 import Pkcs11Store
     from holdfast.keys.tpm import TpmStore
 
 
@@ -32,8 +34,45 @@ class TpmSettings:
     slots: int = 1
 
 
-def open_store(settings: TpmSettings) -> TpmStore:
-    """The store for *settings*; no hardware is touched yet. Raises KeyStoreUnavailable(``key.no-tss``)."""
+@dataclass(frozen=True, slots=True)
+class Pkcs11Settings:
+    """Which token, and how to reach it; see :class:`~holdfast.keys.pkcs11.Pkcs11Store`.
+
+    ``pin`` reads the user PIN when it is needed; *directory* remembers a PIN that the token refused.
+    """
+
+    module: Path
+    uri: Pkcs11Uri
+    directory: Path
+    pin: Callable[[], bytes] | None = field(default=None, repr=False)
+    prefix: str = "holdfast"
+
+
+@overload
+def open_store(settings: TpmSettings) -> TpmStore: ...
+@overload
+def open_store(settings: Pkcs11Settings) -> Pkcs11Store: ...
+def open_store(settings: TpmSettings | Pkcs11Settings) -> TpmStore | Pkcs11Store:
+    """The store for *settings*; no hardware is touched yet.
+
+    Raises KeyStoreUnavailable(``key.no-tss``, ``key.no-pkcs11``) where the library for it is missing.
+    """
+    return _open_token(settings) if isinstance(settings, Pkcs11Settings) else _open_tpm(settings)
+
+
+def _open_token(settings: Pkcs11Settings) -> Pkcs11Store:
+    try:
+        from holdfast.keys.pkcs11 import Pkcs11Store  # noqa: PLC0415 - comes with the extra "pkcs11" only
+    except ImportError as error:
+        raise KeyStoreUnavailable(
+            "key.no-pkcs11", f"keys on tokens need python-pkcs11: install holdfast[pkcs11] ({error})"
+        ) from error
+    return Pkcs11Store(
+        settings.module, settings.uri, settings.directory, pin=settings.pin, prefix=settings.prefix
+    )
+
+
+def _open_tpm(settings: TpmSettings) -> TpmStore:
     try:
         from holdfast.keys.tpm import TpmStore  # noqa: PLC0415 - the TSS comes with the extra "tpm" only
     except ImportError as error:

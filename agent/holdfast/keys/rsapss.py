@@ -24,14 +24,14 @@ def encode_pss(digest: bytes, algorithm: str, salt: bytes, modulus_bits: int) ->
     seed = hashlib.new(algorithm, bytes(8) + digest + salt).digest()
     block = b"\x01" + salt
     block = block.rjust(em_length - len(seed) - 1, b"\0")
-    mask = _mgf1(seed, len(block), algorithm)
+    mask = mgf1(seed, len(block), algorithm)
     masked = bytearray(a ^ b for a, b in zip(block, mask, strict=True))
     masked[0] &= 0xFF >> (8 * em_length - em_bits)
     encoded = bytes(masked) + seed + b"\xbc"
     return encoded.rjust((modulus_bits + 7) // 8, b"\0")
 
 
-def _mgf1(seed: bytes, length: int, algorithm: str) -> bytes:
+def mgf1(seed: bytes, length: int, algorithm: str) -> bytes:
     """RFC 8017 §B.2.1."""
     mask = b""
     counter = 0
