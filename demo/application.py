@@ -13,7 +13,7 @@ from holdfast.keys.open import open_store
 from holdfast.wire.chain import Rule, validate
 from holdfast.wire.model import Chain, HttpRequest
 from holdfast.worker.assemble import clock_of, key_settings
-from holdfast.worker.enrollment import certificates_of, load_chain
+from holdfast.worker.certificates import certificates_of, load_chain
 from holdfast.worker.links import Endpoint
 
 

@@ -91,6 +91,11 @@ def happenings(trouble: Trouble) -> tuple[Any, ...]:
         ev.CsrMade: ev.CsrMade(b"csr"),
         ev.EnrollmentPending: ev.EnrollmentPending(DUE, b"token", T0 + timedelta(days=30)),
         ev.CertificateIssued: ev.CertificateIssued((LEAF,), T0),
+        ev.FilesPlaced: ev.FilesPlaced("d1", anew=False),
+        ev.HookRan: ev.HookRan(0),
+        ev.HookFailed: ev.HookFailed(0, trouble, DUE),
+        ev.HooksEnded: ev.HooksEnded(complete=True),
+        ev.DeployFailed: ev.DeployFailed("d1", trouble, DUE),
     }
     told = []
     for kind in (*get_args(ev.DomainEvent), *get_args(ev.IdentityEvent)):
@@ -115,6 +120,7 @@ def shape(record: DeviceRecord) -> tuple[Any, ...]:
         record.domain.redirected,
         entry.credential.state,
         entry.transaction.state,
+        entry.deployment.stage,
         *(
             (s.due is None, min(s.attempts, 2), s.trouble and (s.trouble.code, s.trouble.retry))
             for s in (record.schedule, entry.schedule)

@@ -13,7 +13,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-CHANGES = ("write", "fsync", "fchmod", "rename", "link", "symlink", "unlink", "rmdir", "mkdir", "open")
+CHANGES = (
+    "write",
+    "fsync",
+    "fchmod",
+    "fchown",
+    "rename",
+    "link",
+    "symlink",
+    "unlink",
+    "rmdir",
+    "mkdir",
+    "open",
+)
 
 
 class Dead(BaseException):

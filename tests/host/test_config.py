@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from holdfast.host import config_formats as formats
-from holdfast.host.config import Settings, load, schema_text
+from holdfast.host.config import SYSTEMCTL, DeploySettings, HookSettings, Settings, load, schema_text
 from holdfast.host.config_model import EstSettings, IdentitySettings, ManufacturerSettings, read_secret
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import KeyAlgorithm
 
+LONG = "{unit: u.service, timeout-seconds: 201}"
 MINIMAL = "registrars: [registrar.example:8443]\nmanufacturer: {anchors: anchors.pem}\n"
 
 
@@ -98,7 +99,16 @@ identities:
     san: {{dns: ['{{serial}}.gw.example'], uri: ['urn:dev:{{serial}}']}}
     renew: {{fraction: 0.5, same-key: true}}
     verify: {{url: https://check.example/hello}}
-    deploy: {{directory: /etc/gateway}}
+    deploy:
+      directory: /etc/gateway
+      owner: gateway
+      group: "1234"
+      mode: "0444"
+      key-mode: "0440"
+      hooks:
+        - {{unit: nginx.service, action: restart}}
+        - {{unit: a@b.socket}}
+        - {{command: [/usr/local/bin/tell, -x, a b], timeout-seconds: 1.5}}
   - name: mqtt-1
     protocols: [est: {{label: mqtt}}]
 """
@@ -141,6 +151,18 @@ identities:
     assert dict(first.subject) == {"common-name": "gw-{serial}", "organization": "Example"}
     assert (first.san.dns, first.san.uri) == (("{serial}.gw.example",), ("urn:dev:{serial}",))
     assert (first.renew.fraction, first.renew.same_key) == (0.5, True)
+    assert first.deploy == DeploySettings(
+        directory=Path("/etc/gateway"),
+        owner="gateway",
+        group="1234",
+        mode=0o444,
+        key_mode=0o440,
+        hooks=(
+            HookSettings((SYSTEMCTL[0], "--no-ask-password", "restart", "--", "nginx.service"), 30),
+            HookSettings((SYSTEMCTL[0], "--no-ask-password", "reload-or-restart", "--", "a@b.socket")),
+            HookSettings(("/usr/local/bin/tell", "-x", "a b"), 1.5),
+        ),
+    )
     assert (first.verify_url, first.deploy_directory) == (
         "https://check.example:443/hello",
         Path("/etc/gateway"),
@@ -291,6 +313,38 @@ identities:
             "8: identities[0].protocols[2].est.name: est-3 is the name of another protocol here",
         ),
         (est("name: Main"), "7: identities[0].protocols[0].est.name: must be: 1 to 32"),
+        (identity("deploy: {mode: 0644}"), "5: identities[0].deploy.mode: must be text"),
+        (identity("deploy: {mode: '0666'}"), "5: identities[0].deploy.mode: must be: mode of chain and"),
+        (
+            identity("deploy: {key-mode: '0755'}"),
+            "5: identities[0].deploy.key-mode: must be",
+        ),
+        (identity("deploy: {owner: 'a b'}"), "5: identities[0].deploy.owner: must be: user name"),
+        (
+            identity("deploy: {hooks: [{}]}"),
+            "5: identities[0].deploy.hooks[0]: must have exactly one of unit",
+        ),
+        (
+            identity("deploy: {hooks: [{unit: a.service, command: [/bin/true]}]}"),
+            "5: identities[0].deploy.hooks[0]: must have exactly one of unit",
+        ),
+        (
+            identity("deploy: {hooks: [{unit: nginx}]}"),
+            "5: identities[0].deploy.hooks[0].unit: must be",
+        ),
+        (identity("deploy: {hooks: [{unit: -H.service; x}]}"), "5: identities[0].deploy.hooks[0].unit: must"),
+        (
+            identity("deploy: {hooks: [{command: [sh, -c, x]}]}"),
+            "5: identities[0].deploy.hooks[0].command[0]: must be a path from the root",
+        ),
+        (
+            identity("deploy: {hooks: [{command: [/bin/true], action: reload}]}"),
+            "5: identities[0].deploy.hooks[0].action: needs a unit",
+        ),
+        (
+            identity(f"deploy: {{hooks: [{LONG}, {LONG}, {LONG}]}}"),
+            "5: identities[0].deploy.hooks: all timeouts together",
+        ),
         (est("label: a/b"), "7: identities[0].protocols[0].est.label: must be: "),
         (est("username: gw"), "7: identities[0].protocols[0].est.username: needs a password-file"),
         (est("password-file: password"), "7: identities[0].protocols[0].est.password-file: needs a username"),

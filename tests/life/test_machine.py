@@ -55,7 +55,12 @@ EVENTS: dict[type, object] = {
     ev.CredentialLapsed: ev.CredentialLapsed(),
     ev.CredentialLost: ev.CredentialLost(TROUBLE),
     ev.ProofRefused: ev.ProofRefused(TROUBLE, T0 + timedelta(seconds=15)),
-    ev.Deployed: ev.Deployed(),
+    ev.DeployDue: ev.DeployDue(),
+    ev.FilesPlaced: ev.FilesPlaced("d1", anew=False),
+    ev.HookRan: ev.HookRan(0),
+    ev.HookFailed: ev.HookFailed(0, TROUBLE, T0 + timedelta(seconds=15)),
+    ev.HooksEnded: ev.HooksEnded(complete=True),
+    ev.DeployFailed: ev.DeployFailed("d1", TROUBLE, T0 + timedelta(seconds=15)),
     ev.OfferTaken: ev.OfferTaken(
         Purpose.INITIAL, "est", "est", KeyRef("k:new"), KeyAlgorithm.P256, 1, "ab", b"", (ROOT,), (b"i",)
     ),
@@ -76,7 +81,12 @@ IMPOSSIBLE_TRANSACTIONS: dict[type, set[str]] = {
     ev.CredentialLapsed: set(),
     ev.CredentialLost: {"keyed", "requested", "pending", "staged"},
     ev.ProofRefused: {"none", "keyed", "requested", "pending"},
-    ev.Deployed: {"keyed", "requested", "pending", "staged"},
+    ev.DeployDue: set(),
+    ev.FilesPlaced: set(),
+    ev.HookRan: set(),
+    ev.HookFailed: set(),
+    ev.HooksEnded: set(),
+    ev.DeployFailed: set(),
     ev.OfferTaken: {"keyed", "requested", "pending", "staged"},
     ev.CsrMade: {"none", "staged"},
     ev.EnrollmentPending: {"none", "keyed", "staged"},
@@ -86,7 +96,8 @@ IMPOSSIBLE_TRANSACTIONS: dict[type, set[str]] = {
     ev.EnrollmentFailed: {"none"},
     ev.AttemptFailed: set(),
 }
-ONLY_ACTIVE = {ev.RenewalDue, ev.CredentialLapsed, ev.CredentialLost, ev.Deployed}
+DEPLOYMENT = {ev.DeployDue, ev.FilesPlaced, ev.HookRan, ev.HookFailed, ev.HooksEnded, ev.DeployFailed}
+ONLY_ACTIVE = {ev.RenewalDue, ev.CredentialLapsed, ev.CredentialLost, *DEPLOYMENT}
 IMPOSSIBLE_DOMAINS: dict[type, set[str]] = {
     ev.BootstrapDue: set(),
     ev.AttemptPrepared: {"provisional", "vouched"},
@@ -192,7 +203,7 @@ def test_idling_changes_nothing() -> None:
     later = Moment(T0 + timedelta(days=1), T0, ClockState.TRUSTED)
     after, effects = decide(record, ev.StepBegun(), later, identity="ldevid")
     assert after is record
-    assert effects == (ev.Deploy(),)
+    assert effects == ()
 
 
 def test_the_floor_rises_with_a_trusted_clock_only_and_never_falls() -> None:
@@ -215,7 +226,10 @@ def test_promotion_retires_the_old_key_and_only_then() -> None:
     )
     assert entry.retiring == (KeyRef("k:held"),)
     assert effects == (ev.Deploy(),)
-    _, effects = decide(after, ev.Deployed(), NOW, identity="ldevid")
+    for event in (ev.FilesPlaced("d1", anew=True), ev.HookRan(0), ev.HooksEnded(complete=False)):
+        after, effects = decide(after, event, NOW, identity="ldevid")
+        assert ev.RetireKeys() not in effects
+    _, effects = decide(after, ev.HooksEnded(complete=True), NOW, identity="ldevid")
     assert effects == (ev.RetireKeys(),)
 
 

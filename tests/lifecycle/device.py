@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fake_clock import FakeClock
-from holdfast.host.config import Settings, load
+from holdfast.host.config import HookSettings, Settings, load
 from holdfast.host.credentials import CredentialFiles
+from holdfast.host.deploy import run_hook
 from holdfast.host.store import StateStore
 from holdfast.keys.api import KeyRef
 from holdfast.life.record import CredentialState, DeviceRecord, Identity
@@ -63,6 +64,14 @@ class Device:
         )
         self.settings: Settings = load(config)
         self.factory = self._factory()
+        self.run_hook: Callable[[HookSettings, Mapping[str, str]], None] = run_hook
+
+    def files(self, name: str) -> CredentialFiles:
+        """Where the configuration puts the files of identity *name*."""
+        settings = next(i for i in self.settings.identities if i.name == name)
+        return CredentialFiles(
+            settings.deploy_directory or self.settings.state_directory / "identities", name
+        )
 
     def _factory(self) -> FactoryIdentity:
         made = self.world.manufacturer.device(SERIAL, self.clock.now)
@@ -80,8 +89,9 @@ class Device:
             factory=lambda: self.factory,
             manufacturer_anchors=self.world.manufacturer.anchors,
             transport=InProcessTransport(self.site, self.servers),
-            files=lambda name: CredentialFiles(state / "identities", name),
+            files=self.files,
             random=secrets.token_bytes,
+            run_hook=self.run_hook,
         )
 
     def step(self, *, renew: Sequence[str] = ()) -> StepReport:

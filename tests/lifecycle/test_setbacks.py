@@ -37,6 +37,11 @@ def code_of(entry: Identity) -> str:
     return entry.schedule.trouble.code if entry.schedule.trouble else ""
 
 
+def deploy_code(entry: Identity) -> str:
+    trouble = entry.deployment.schedule.trouble
+    return trouble.code if trouble else ""
+
+
 def step_when_due(device: Device, times: int = 1) -> StepReport:
     """Step at each due time, as ``holdfast run`` does."""
     report = device.step()
@@ -96,7 +101,7 @@ def test_an_old_key_is_not_destroyed_before_the_new_credential_is_deployed(
         assert device.identity.credential.generation == 2
         assert files.current() == 1, home
         assert old in device.keys.refs()
-        assert code_of(device.identity) == "credentials.no-space"
+        assert deploy_code(device.identity) == "credentials.no-space"
         step_when_due(device, 2)
         assert old in device.keys.refs()
     step_when_due(device)

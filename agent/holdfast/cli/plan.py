@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from holdfast.cli import terminal
@@ -69,17 +70,18 @@ def words(view: View, planned: Foreseen, effect: ev.Effect) -> str:
             return f"read the CA's certificates and wishes, {_AS[purpose]}"
         case ev.MakeRequest():
             return f"{_key(view, planned)} and sign a certificate request"
-        case ev.Enroll():
-            return "send the request and check the certificate that comes"
-        case ev.Resume():
-            return "ask again for the answer to the request that was sent"
-        case ev.ProveCredential():
-            return "use the new certificate in a real connection; only then it takes the place of the old"
-        case ev.Deploy():
-            return "see that other programs have the certificate, its anchors and the reference to its key"
-        case ev.RetireKeys():
-            return "destroy the key that is no longer used"
+        case _:
+            return _ALWAYS[type(effect)]
 
+
+_ALWAYS: Mapping[type[ev.Effect], str] = {
+    ev.Enroll: "send the request and check the certificate that comes",
+    ev.Resume: "ask again for the answer to the request that was sent",
+    ev.ProveCredential: "use the new certificate in a real connection; only then it replaces the old",
+    ev.Deploy: "see that other programs have the certificate, its anchors and the reference to its key",
+    ev.RunHook: "tell other programs, by the hooks that did not run yet",
+    ev.RetireKeys: "destroy the key that is no longer used",
+}
 
 _AS = {
     Purpose.INITIAL: "as the maker's identity (IDevID)",

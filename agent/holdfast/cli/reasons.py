@@ -11,6 +11,7 @@ from holdfast.cli.words import shown, timestamp, when
 from holdfast.host.config import IdentitySettings, Settings
 from holdfast.life.record import (
     CredentialState,
+    Deployment,
     DeviceRecord,
     DomainState,
     Identity,
@@ -106,7 +107,12 @@ def explain(
 ) -> tuple[Reason, ...]:
     """The domain first, while the device belongs to nobody; then each of *identities*."""
     told = [] if record.domain.state is DomainState.VOUCHED else [_about_domain(record, settings, now)]
-    return (*told, *(_about(record, s, now) for s in identities))
+    for identity in identities:
+        told.append(_about(record, identity, now))
+        deployment = record.identity(identity.name).deployment
+        if deployment.schedule.trouble is not None and not deployment.complete:
+            told.append(_about_deployment(identity.name, deployment, now))
+    return tuple(told)
 
 
 # --- the domain --------------------------------------------------------------------------------------
@@ -155,6 +161,17 @@ def _about(record: DeviceRecord, settings: IdentitySettings, now: Moment) -> Rea
     since = entry.transaction.since or entry.schedule.since
     why = _identity_why(entry, settings, due, now)
     return _reason(settings.name, doing, entry.schedule, due=due, now=now, because=why, since=since)
+
+
+def _about_deployment(name: str, deployment: Deployment, now: Moment) -> Reason:
+    doing = (
+        "tells other programs of their new files"
+        if deployment.placed
+        else "puts the files in place for other programs"
+    )
+    due = deployment.schedule.due
+    why = _backoff(deployment.schedule, living=False)
+    return _reason(f"{name} deployment", doing, deployment.schedule, due=due, now=now, because=why)
 
 
 def _doing(entry: Identity) -> str:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 
 from holdfast.cli.reasons import Reason
 from holdfast.cli.words import timestamp
-from holdfast.life.record import Anchor, DeviceRecord, Identity, Schedule
+from holdfast.life.record import Anchor, CredentialState, DeviceRecord, Identity, Schedule, Trouble
 from holdfast.wire.model import Moment
 
 if TYPE_CHECKING:
@@ -55,17 +55,26 @@ def state_in_words(record: DeviceRecord) -> str:
 
 def last_trouble(record: DeviceRecord) -> dict[str, str | None] | None:
     """The most recent failure that nothing has cured yet."""
-    schedules = [record.schedule, *(i.schedule for i in record.identities)]
+    schedules = [
+        record.schedule,
+        *(s for i in record.identities for s in (i.schedule, i.deployment.schedule)),
+    ]
     troubles = [s.trouble for s in schedules if s.trouble is not None]
     if not troubles:
         return None
-    latest = max(troubles, key=lambda t: t.at)
+    return trouble_report(max(troubles, key=lambda t: t.at))
+
+
+def trouble_report(trouble: Trouble | None) -> dict[str, str | None] | None:
+    """One failure, in the words of the record."""
+    if trouble is None:
+        return None
     return {
-        "code": latest.code,
-        "detail": latest.detail,
-        "clause": latest.clause,
-        "retry": latest.retry,
-        "at": timestamp(latest.at),
+        "code": trouble.code,
+        "detail": trouble.detail,
+        "clause": trouble.clause,
+        "retry": trouble.retry,
+        "at": timestamp(trouble.at),
     }
 
 
@@ -124,6 +133,11 @@ def identity_report(entry: Identity) -> dict[str, Any]:
             "purpose": entry.transaction.purpose.value if entry.transaction.id else None,
             "protocol": entry.transaction.protocol or None,
             "key": entry.transaction.key or None,
+        },
+        "deployment": {
+            "stage": entry.deployment.stage if credential.state is CredentialState.ACTIVE else None,
+            "trouble": trouble_report(entry.deployment.schedule.trouble),
+            **schedule_report(entry.deployment.schedule),
         },
         **schedule_report(entry.schedule),
     }

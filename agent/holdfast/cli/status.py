@@ -54,6 +54,10 @@ def text(told: dict[str, Any]) -> list[str]:
         if entry["transaction"]["state"] != "none":
             lines.append(f"  under way {entry['transaction']['purpose']}: {entry['transaction']['state']}")
         lines += _next(why.pop(entry["name"], None), now)
+        deployment = entry["deployment"]
+        if deployment["stage"] not in {None, "hooks run"}:
+            lines.append(f"  deployed  not yet: {deployment['stage']}")
+            lines += _next(why.pop(f"{entry['name']} deployment", None), now)
     for name, reason in why.items():
         lines += [f"{name:<11} none", *_next(reason, now)]
     if told["clock"] and told["clock"]["state"] != "trusted":

@@ -10,7 +10,9 @@ from typing import Any, Final
 from holdfast.host.config_formats import https_url, proxy, registrar, split_est_url
 from holdfast.host.config_model import (
     DEFAULT_NV_INDEX,
+    DeploySettings,
     EstSettings,
+    HookSettings,
     IdentitySettings,
     IdevidSettings,
     KeyChoice,
@@ -29,7 +31,9 @@ from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import KeyAlgorithm
 
 __all__ = [
+    "DeploySettings",
     "EstSettings",
+    "HookSettings",
     "IdentitySettings",
     "IdevidSettings",
     "KeyChoice",
@@ -44,6 +48,7 @@ __all__ = [
     "schema_text",
 ]
 
+SYSTEMCTL: Final = ("/usr/bin/systemctl", "/bin/systemctl")
 MAX_BYTES: Final = 1 << 20
 _DETAIL: Final = 1900
 _SERVICE_CREDENTIALS: Final = Path("/run/credentials/holdfast.service")
@@ -151,7 +156,7 @@ class _Reader:
             san=SanSettings(tuple(data["san"]["dns"]), tuple(data["san"]["uri"])),
             renew=RenewSettings(data["renew"]["fraction"], data["renew"]["same-key"]),
             verify_url=https_url(data["verify"]["url"]) if "verify" in data else None,
-            deploy_directory=Path(data["deploy"]["directory"]) if "deploy" in data else None,
+            deploy=_deploy(data["deploy"]),
         )
 
     def _protocol(self, data: Any) -> ProtocolSettings:
@@ -175,3 +180,22 @@ class _Reader:
 
     def _path(self, data: Any, key: str) -> Path | None:
         return self._base / data[key] if key in data else None
+
+
+def _deploy(data: Any) -> DeploySettings:
+    return DeploySettings(
+        directory=Path(data["directory"]) if "directory" in data else None,
+        owner=data.get("owner"),
+        group=data.get("group"),
+        mode=int(data["mode"], 8),
+        key_mode=int(data["key-mode"], 8),
+        hooks=tuple(map(_hook, data["hooks"])),
+    )
+
+
+def _hook(data: Any) -> HookSettings:
+    if "command" in data:
+        return HookSettings(tuple(data["command"]), data["timeout-seconds"])
+    action = data.get("action", "reload-or-restart")
+    systemctl = next((path for path in SYSTEMCTL if Path(path).exists()), SYSTEMCTL[0])
+    return HookSettings((systemctl, "--no-ask-password", action, "--", data["unit"]), data["timeout-seconds"])

@@ -161,6 +161,29 @@ class RenewSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HookSettings:
+    """What is run after the files were placed: ``argv``, without a shell, for at most ``timeout_seconds``."""
+
+    argv: tuple[str, ...]
+    timeout_seconds: float = 30
+
+
+@dataclass(frozen=True, slots=True)
+class DeploySettings:
+    """Where and for whom other programs find the files, and who is told. ``directory`` None: below the state.
+
+    ``owner`` and ``group`` are names or numbers; None leaves what the creating process gives.
+    """
+
+    directory: Path | None = None
+    owner: str | None = None
+    group: str | None = None
+    mode: int = 0o644
+    key_mode: int = 0o640
+    hooks: tuple[HookSettings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class IdentitySettings:
     """One identity to enroll. ``protocols`` is its ladder, best first; ``subject`` maps attribute names to
     templates."""
@@ -172,7 +195,12 @@ class IdentitySettings:
     san: SanSettings = SanSettings()
     renew: RenewSettings = RenewSettings()
     verify_url: str | None = None
-    deploy_directory: Path | None = None
+    deploy: DeploySettings = DeploySettings()
+
+    @property
+    def deploy_directory(self) -> Path | None:
+        """Where its files go, if not below the state directory."""
+        return self.deploy.directory
 
     @property
     def rungs(self) -> tuple[str, ...]:

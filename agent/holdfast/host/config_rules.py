@@ -18,6 +18,9 @@ _FILES: Final[tuple[KeyPath, ...]] = (
     ("idevid", "chain-file"),
     ("manufacturer", "anchors"),
 )
+HOOK_SECONDS: Final = 600
+"""Of all hooks of an identity together: a step is ended after 900 s, and hooks are not all that it does."""
+
 _SECRETS: Final[tuple[KeyPath, ...]] = (
     ("keys", "auth-file"),
     ("keys", "owner-auth-file"),
@@ -58,6 +61,7 @@ class Rules:
                 yield self._fault(("identities", n, "name"), "another identity has this name")
             seen.add(name)
             yield from self._protocols(("identities", n, "protocols"))
+            yield from self._hooks(("identities", n, "deploy", "hooks"))
 
     def _protocols(self, path: KeyPath) -> Iterator[Fault]:
         rules: dict[str, Callable[[KeyPath], Iterator[Fault]]] = {"est": self._est}
@@ -71,6 +75,24 @@ class Rules:
         for n, (where, _) in enumerate(rungs):
             if names[n] in names[:n]:
                 yield self._fault((*where, "name"), f"{names[n]} is the name of another protocol here")
+
+    def _hooks(self, path: KeyPath) -> Iterator[Fault]:
+        """Each tells a unit or runs a command; a step has time for all of them."""
+        total = 0.0
+        for n, hook in enumerate(self._get(path, list) or []):
+            if not isinstance(hook, dict):
+                continue
+            if ("unit" in hook) == ("command" in hook):
+                yield self._fault((*path, n), "must have exactly one of unit, command")
+            if "action" in hook and "unit" not in hook:
+                yield self._fault((*path, n, "action"), "needs a unit")
+            command = self._get((*path, n, "command", 0), str)
+            if command is not None and not command.startswith("/"):
+                yield self._fault((*path, n, "command", 0), "must be a path from the root (/...)")
+            seconds = hook.get("timeout-seconds", 30)
+            total += seconds if isinstance(seconds, int | float) else 0
+        if total > HOOK_SECONDS:
+            yield self._fault(path, f"all timeouts together must not be more than {HOOK_SECONDS} s")
 
     def _est(self, path: KeyPath) -> Iterator[Fault]:
         est = self._get(path, dict) or {}

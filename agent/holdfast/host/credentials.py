@@ -13,8 +13,9 @@ Every operation can be cut off anywhere and repeated. Readers of several files r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +25,33 @@ from holdfast.host.durable import Directory, storage_errors
 from holdfast.wire.errors import LocalProtocolError, StateError
 from holdfast.wire.model import Chain
 
+UNCHANGED: Final = -1
 CURRENT: Final = "current"
 PREVIOUS: Final = "previous"
 MAX_FILE: Final = 1 << 20
 _UNFINISHED: Final = ".new"
 _IDENTITY: Final = re.compile(r"[a-z0-9-]{1,32}")
 _GENERATION: Final = re.compile(r"generation-([0-9]{1,9})(\.old)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may read the files: user and group numbers (UNCHANGED: what the file system gives), ``mode`` of
+    chain and anchors, ``key_mode`` of the key reference."""
+
+    uid: int = UNCHANGED
+    gid: int = UNCHANGED
+    mode: int = 0o644
+    key_mode: int = 0o640
+
+    def mode_of(self, file: str) -> int:
+        """The mode of *file*."""
+        return self.key_mode if file == "key.pem" else self.mode
+
+    def holds(self, file: str, found: tuple[int, int, int]) -> bool:
+        """Whether *found* (user, group, mode) of *file* is as wanted."""
+        uid, gid, mode = found
+        return self.uid in {UNCHANGED, uid} and self.gid in {UNCHANGED, gid} and mode == self.mode_of(file)
 
 
 class CredentialFiles:
@@ -56,11 +78,18 @@ class CredentialFiles:
                 match = _GENERATION.fullmatch(directory.target(CURRENT) or "")
         return int(match[1]) if match and match[2] is None else None
 
-    def stage(self, generation: int, chain: Chain, anchors: Chain, key_pem: bytes | None) -> None:
+    def stage(
+        self,
+        generation: int,
+        chain: Chain,
+        anchors: Chain,
+        key_pem: bytes | None,
+        access: Access = Access(),
+    ) -> None:
         """Write *generation* beside the others, durably and visible to nobody through ``current``.
 
-        *chain* is leaf first. *key_pem* refers to a key in its hardware and is no secret by itself; mode
-        0640 all the same. Staging the same again does nothing.
+        *chain* is leaf first. *key_pem* refers to a key in its hardware and is no secret by itself; it is not
+        for everybody all the same. Staging the same again does nothing.
         """
         wanted = {"chain.pem": _pem(chain), "anchors.pem": _pem(anchors)}
         if key_pem is not None:
@@ -68,14 +97,14 @@ class CredentialFiles:
         name = f"generation-{generation}"
         with self._open(f"stage generation {generation}") as home:
             if name in home.names():
-                if _content(home, name) == wanted:
+                if _holds(home, name, wanted, access):
                     home.sync()  # it may have come from an attempt that was cut off before its sync
                     return
                 _clear_the_name(home, name)
             home.remove_tree(name + _UNFINISHED)
             with home.child(name + _UNFINISHED, 0o755) as new:
                 for file, data in wanted.items():
-                    new.write(file, data, 0o640 if file == "key.pem" else 0o644)
+                    new.write(file, data, access.mode_of(file), (access.uid, access.gid))
                 new.sync()
             home.rename(name + _UNFINISHED, name)
             home.sync()
@@ -123,9 +152,13 @@ def _pem(chain: Chain) -> bytes:
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
 
 
-def _content(home: Directory, name: str) -> dict[str, bytes | None]:
+def _holds(home: Directory, name: str, wanted: Mapping[str, bytes], access: Access) -> bool:
+    """Whether the generation *name* has these files, with this content and access, and no others."""
     with home.child(name, 0o755) as generation:
-        return {file: generation.read(file, MAX_FILE) for file in generation.names()}
+        return generation.names() == wanted.keys() and all(
+            access.holds(file, generation.access(file)) and generation.read(file, MAX_FILE) == data
+            for file, data in wanted.items()
+        )
 
 
 def _clear_the_name(home: Directory, name: str) -> None:
@@ -136,8 +169,10 @@ def _clear_the_name(home: Directory, name: str) -> None:
         home.remove_tree(copy)
         home.remove_tree(copy + _UNFINISHED)
         with home.child(copy + _UNFINISHED, 0o755) as kept:
-            for file, data in _content(home, name).items():
-                kept.write(file, data or b"", 0o640 if file == "key.pem" else 0o644)
+            with home.child(name, 0o755) as old:
+                for file in old.names():
+                    uid, gid, mode = old.access(file)
+                    kept.write(file, old.read(file, MAX_FILE) or b"", mode, (uid, gid))
             kept.sync()
         home.rename(copy + _UNFINISHED, copy)
         home.point(CURRENT, copy)

@@ -73,6 +73,11 @@ class Directory:
         """Permission bits of the directory itself."""
         return stat.S_IMODE(os.fstat(self._fd).st_mode)
 
+    def access(self, name: str) -> tuple[int, int, int]:
+        """User, group and permission bits of the file *name* itself. Raises FileNotFoundError."""
+        found = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        return found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)
+
     def names(self) -> frozenset[str]:
         return frozenset(os.listdir(self._fd))  # noqa: PTH208 (pathlib has no way by descriptor)
 
@@ -88,12 +93,17 @@ class Directory:
                 raise OSError(errno.EINVAL, "not a regular file", name)
             return file.read(limit + 1)
 
-    def write(self, name: str, data: bytes, mode: int) -> None:
-        """A new file *name* in the place of any other, with *data* on the medium."""
+    def write(self, name: str, data: bytes, mode: int, owner: tuple[int, int] = (-1, -1)) -> None:
+        """A new file *name* in the place of any other, with *data* on the medium.
+
+        *owner* is user and group; -1 leaves what the file system gives.
+        """
         self.remove(name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, mode, dir_fd=self._fd)
         try:
+            if owner != (-1, -1):
+                os.fchown(fd, *owner)
             os.fchmod(fd, mode)
             rest = memoryview(data)
             while rest:

@@ -156,8 +156,48 @@ class ProofRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployed:
-    """Other programs see the active credential. Nothing is left to do for it."""
+class DeployDue:
+    """Other programs do not have the active credential, with these anchors and settings, or were not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesPlaced:
+    """``current`` leads to the active credential. ``anew``: the files had been missing or of another one."""
+
+    digest: str
+    anew: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HookRan:
+    """The hook of that number ran well since the files were placed."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class HookFailed:
+    """The hook of that number failed; the others do not wait for it. It runs again at ``due``."""
+
+    number: int
+    trouble: Trouble
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HooksEnded:
+    """No hook is left to run now. ``complete``: all of them ran well."""
+
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeployFailed:
+    """The files could not be placed. The credential stays as it is, and it is tried again at ``due``."""
+
+    digest: str
+    trouble: Trouble
+    due: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +242,12 @@ IdentityEvent = (
     | CertificateIssued
     | CredentialProved
     | ProofRefused
-    | Deployed
+    | DeployDue
+    | FilesPlaced
+    | HookRan
+    | HookFailed
+    | HooksEnded
+    | DeployFailed
     | KeysRetired
     | EnrollmentFailed
     | AttemptFailed
@@ -254,10 +299,17 @@ class Deploy:
 
 
 @dataclass(frozen=True, slots=True)
+class RunHook:
+    """Tell other programs: run the first hook from that number on that did not run yet."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class RetireKeys:
     """Destroy the keys that no part of the record needs any more."""
 
 
 DomainEffect = PrepareAttempt | RequestVoucher
-IdentityEffect = Discover | MakeRequest | Enroll | Resume | ProveCredential | Deploy | RetireKeys
+IdentityEffect = Discover | MakeRequest | Enroll | Resume | ProveCredential | Deploy | RunHook | RetireKeys
 Effect = DomainEffect | IdentityEffect

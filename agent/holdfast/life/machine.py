@@ -17,6 +17,7 @@ from holdfast.life import events as ev
 from holdfast.life.record import (
     Credential,
     CredentialState,
+    Deployment,
     DeviceRecord,
     Domain,
     DomainState,
@@ -237,6 +238,7 @@ def _promoted(identity: Identity, _event: ev.CredentialProved, now: Moment) -> I
         credential=credential,
         transaction=Transaction(),
         schedule=Schedule(),
+        deployment=Deployment(),
     )
     return replace(changed, retiring=_retire(changed, old))
 
@@ -247,8 +249,36 @@ def _refused(identity: Identity, event: ev.ProofRefused, _now: Moment) -> Identi
     return replace(identity, transaction=transaction, schedule=schedule)
 
 
-def _settled(identity: Identity, _event: ev.Deployed, _now: Moment) -> Identity:
+def _settled(identity: Identity, _event: ev.StepBegun, _now: Moment) -> Identity:
     return replace(identity, schedule=Schedule())
+
+
+def _placed(identity: Identity, event: ev.FilesPlaced, _now: Moment) -> Identity:
+    if event.digest == identity.deployment.placed and not event.anew:
+        return identity
+    return replace(identity, deployment=Deployment(placed=event.digest))
+
+
+def _hook_ran(identity: Identity, event: ev.HookRan, _now: Moment) -> Identity:
+    hooks = tuple(sorted({*identity.deployment.hooks, event.number}))
+    return replace(identity, deployment=replace(identity.deployment, hooks=hooks))
+
+
+def _hook_failed(identity: Identity, event: ev.HookFailed, _now: Moment) -> Identity:
+    schedule = _failed(identity.deployment.schedule, event.trouble, event.due)
+    return replace(identity, deployment=replace(identity.deployment, schedule=schedule))
+
+
+def _deploy_failed(identity: Identity, event: ev.DeployFailed, _now: Moment) -> Identity:
+    schedule = _failed(identity.deployment.schedule, event.trouble, event.due)
+    deployment = replace(identity.deployment, tried=event.digest, schedule=schedule)
+    return replace(identity, deployment=deployment)
+
+
+def _hooks_ended(identity: Identity, event: ev.HooksEnded, _now: Moment) -> Identity:
+    if not event.complete:
+        return identity
+    return replace(identity, deployment=replace(identity.deployment, complete=True, schedule=Schedule()))
 
 
 def _retired(identity: Identity, _event: ev.KeysRetired, _now: Moment) -> Identity:
@@ -276,13 +306,14 @@ def _discover_initial(_event: object) -> Effects:
 _ANY_C = frozenset(_C)
 _WITHOUT = frozenset({_C.NONE, _C.EXPIRED, _C.REVOKED})
 _ACTIVE = frozenset({_C.ACTIVE})
+_ANY_T = frozenset(_T)
 _IDLE = frozenset({_T.NONE})
 _ASKING = frozenset({_T.REQUESTED, _T.PENDING})
 _STAGED = frozenset({_T.STAGED})
 
 IDENTITY_TABLE: Final[tuple[IdentityRow, ...]] = (
     IdentityRow(_WITHOUT, _IDLE, ev.StepBegun, None, None, _keep, _discover_initial),
-    IdentityRow(_ACTIVE, _IDLE, ev.StepBegun, None, None, _keep, _always(ev.Deploy())),
+    IdentityRow(_ACTIVE, _IDLE, ev.StepBegun, None, None, _settled, _nothing),
     IdentityRow(_ANY_C, frozenset({_T.KEYED}), ev.StepBegun, None, None, _keep, _always(ev.MakeRequest())),
     IdentityRow(_ANY_C, frozenset({_T.REQUESTED}), ev.StepBegun, None, None, _keep, _always(ev.Enroll())),
     IdentityRow(_ANY_C, frozenset({_T.PENDING}), ev.StepBegun, None, None, _keep, _always(ev.Resume())),
@@ -329,8 +360,32 @@ IDENTITY_TABLE: Final[tuple[IdentityRow, ...]] = (
     ),
     IdentityRow(_ANY_C, _STAGED, ev.CredentialProved, _C.ACTIVE, _T.NONE, _promoted, _always(ev.Deploy())),
     IdentityRow(_ANY_C, _STAGED, ev.ProofRefused, None, None, _refused, _nothing),
+    # A deployment goes beside whatever is under way.
+    IdentityRow(_ACTIVE, _ANY_T, ev.DeployDue, None, None, _keep, _always(ev.Deploy())),
+    IdentityRow(_ACTIVE, _ANY_T, ev.FilesPlaced, None, None, _placed, _always(ev.RunHook(0))),
+    IdentityRow(
+        _ACTIVE, _ANY_T, ev.HookRan, None, None, _hook_ran, lambda event: (ev.RunHook(event.number + 1),)
+    ),
+    IdentityRow(
+        _ACTIVE,
+        _ANY_T,
+        ev.HookFailed,
+        None,
+        None,
+        _hook_failed,
+        lambda event: (ev.RunHook(event.number + 1),),
+    ),
     # Not before: other programs still use the old key until then.
-    IdentityRow(_ACTIVE, _IDLE, ev.Deployed, None, None, _settled, _always(ev.RetireKeys())),
+    IdentityRow(
+        _ACTIVE,
+        _ANY_T,
+        ev.HooksEnded,
+        None,
+        None,
+        _hooks_ended,
+        lambda event: (ev.RetireKeys(),) if event.complete else (),
+    ),
+    IdentityRow(_ACTIVE, _ANY_T, ev.DeployFailed, None, None, _deploy_failed, _nothing),
     IdentityRow(_ANY_C, frozenset(_T), ev.KeysRetired, None, None, _retired, _nothing),
     IdentityRow(
         _ANY_C,

@@ -148,14 +148,40 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class Deployment:
+    """How far other programs have the active credential.
+
+    ``placed`` names what the files in ``current`` were made of: chain, anchors, key reference and the
+    settings of the deployment; "" if they are not in place. ``tried`` names what could not be placed.
+    ``hooks`` are the numbers of the hooks that ran since, ``complete`` says that none is left. It has a
+    schedule of its own, so that a hook that fails holds up neither a renewal nor another identity.
+    """
+
+    placed: str = ""
+    tried: str = ""
+    hooks: tuple[int, ...] = ()
+    complete: bool = False
+    schedule: Schedule = Schedule()
+
+    @property
+    def stage(self) -> str:
+        """How far it came, in words."""
+        if self.complete:
+            return "hooks run"
+        return "files current" if self.placed else "promoted"
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
-    """One identity: a credential, a transaction, keys that wait to be destroyed, and a schedule."""
+    """One identity: a credential, a transaction, keys that wait to be destroyed, a schedule, and how far
+    other programs have the credential."""
 
     name: str
     credential: Credential = Credential()
     transaction: Transaction = Transaction()
     retiring: tuple[KeyRef, ...] = ()
     schedule: Schedule = Schedule()
+    deployment: Deployment = Deployment()
 
 
 @dataclass(frozen=True, slots=True)

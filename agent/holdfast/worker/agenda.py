@@ -83,6 +83,15 @@ def next_due(record: DeviceRecord, identities: tuple[IdentitySettings, ...], now
 
 
 def _identity_due(entry: Identity, settings: IdentitySettings, now: Moment) -> datetime:
+    due = _credential_due(entry, settings, now)
+    deployment = entry.deployment
+    retry = deployment.schedule.due
+    if retry is None or deployment.complete or entry.credential.state is not CredentialState.ACTIVE:
+        return due
+    return min(due, retry)
+
+
+def _credential_due(entry: Identity, settings: IdentitySettings, now: Moment) -> datetime:
     if entry.schedule.due is not None:
         return entry.schedule.due
     at_rest = entry.transaction.state is TransactionState.NONE

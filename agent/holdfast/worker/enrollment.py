@@ -22,7 +22,6 @@ from holdfast.wire import csr
 from holdfast.wire.errors import HoldfastError, RemoteProtocolError, TrustError
 from holdfast.wire.est.request import link_challenge
 from holdfast.wire.model import (
-    Chain,
     CsrTemplate,
     EnrollmentProtocol,
     EnrollmentRequest,
@@ -36,6 +35,8 @@ from holdfast.wire.model import (
     SigningKey,
 )
 from holdfast.worker.bootstrap import factory_client
+from holdfast.worker.certificates import certificates_of, load_chain
+from holdfast.worker.deployment import Deployer
 from holdfast.worker.links import Client, Connection, Endpoint, Ground
 from holdfast.worker.ports import Environment
 from holdfast.worker.proof import prove
@@ -166,7 +167,7 @@ class Enrollment:
         end = chain[0].not_valid_after_utc
         if end < (now.now if now.trusted else now.floor):
             raise RefusedError("proof.too-late", f"the new certificate ended at {end} before it was proved")
-        self._stage(record, transaction.generation, chain, key)
+        Deployer(self._env, self._settings).stage(record, transaction.generation, transaction.chain, key)
         client = Client(transaction.key, chain, key.signer())
         prove(
             self._connection,
@@ -181,16 +182,6 @@ class Enrollment:
             else None,
         )
         return ev.CredentialProved()
-
-    def deploy(self, record: DeviceRecord) -> ev.Deployed:
-        """Make the active generation current for other programs. Writes nothing if it is."""
-        credential = record.identity(self._settings.name).credential
-        files = self._env.files(self._settings.name)
-        if files.current() != credential.generation:
-            key = self._env.keys.load(credential.key)
-            self._stage(record, credential.generation, load_chain(credential.chain), key)
-            files.promote(credential.generation)
-        return ev.Deployed()
 
     def retire(self, record: DeviceRecord) -> ev.KeysRetired:
         """Destroy what the record has named for it."""
@@ -308,19 +299,6 @@ class Enrollment:
             code = f"{self._protocol.name}.no-answer"
             raise RefusedError(code, f"the CA let us wait for {PATIENCE.days} days")
         return ev.EnrollmentPending(later(now.now, retry_after), resume, later(now.now, PATIENCE))
-
-    def _stage(self, record: DeviceRecord, generation: int, chain: Chain, key: Key) -> None:
-        anchors = certificates_of(record.domain.anchors)
-        self._env.files(self._settings.name).stage(generation, chain, anchors, key.reference_pem())
-
-
-def load_chain(ders: tuple[bytes, ...]) -> Chain:
-    """Certificates that were checked before they were stored."""
-    return tuple(x509.load_der_x509_certificate(der) for der in ders)
-
-
-def certificates_of(anchors: tuple[Anchor, ...]) -> Chain:
-    return load_chain(tuple(a.certificate for a in anchors))
 
 
 def _bound(request: bytes, link: Link) -> bool:

@@ -14,12 +14,13 @@ from holdfast.host.config import IdentitySettings, Settings
 from holdfast.keys.api import KeyRef
 from holdfast.life import events as ev
 from holdfast.life.machine import decide
-from holdfast.life.record import Anchor, DeviceRecord, DomainState, Provenance
+from holdfast.life.record import Anchor, CredentialState, DeviceRecord, DomainState, Provenance
 from holdfast.wire.model import Moment, Purpose
 from holdfast.worker.agenda import next_due, opening, registrar_in_turn
 
 DOMAIN: Final = ""
 _MOST_EFFECTS: Final = 50
+_MOST_LOOKS: Final = 3
 _STAND_IN: Final = b"not issued yet"
 
 
@@ -44,13 +45,26 @@ def foresee(
         record, effects = _play(record, ev.BootstrapDue(), then, "", registrar)
         told.append(Foreseen(DOMAIN, at, effects))
         now = then
-    for identity in identities:
-        at = max(next_due(record, (identity,), now), now.now)
-        then = _at(now, at)
-        event = opening(record.identity(identity.name), identity, then, wanted=False)
-        if event is not None:
-            told.append(Foreseen(identity.name, at, _play(record, event, then, identity.name, "")[1]))
+    told += [f for f in (_foresee(record, i, now) for i in identities) if f is not None]
     return tuple(told)
+
+
+def _foresee(record: DeviceRecord, identity: IdentitySettings, now: Moment) -> Foreseen | None:
+    """The next time that something is done for *identity*, not only looked at."""
+    for _ in range(_MOST_LOOKS):
+        at = max(next_due(record, (identity,), now), now.now)
+        now = _at(now, at)
+        effects: tuple[ev.Effect, ...] = ()
+        event = opening(record.identity(identity.name), identity, now, wanted=False)
+        if event is not None:
+            record, effects = _play(record, event, now, identity.name, "")
+        entry = record.identity(identity.name)
+        if entry.credential.state is CredentialState.ACTIVE and not entry.deployment.complete:
+            record, also = _play(record, ev.DeployDue(), now, identity.name, "")
+            effects += also
+        if effects:
+            return Foreseen(identity.name, at, effects)
+    return None
 
 
 def _at(now: Moment, moment: datetime) -> Moment:
@@ -91,7 +105,9 @@ def _supposed(
         case ev.ProveCredential():
             return ev.CredentialProved()
         case ev.Deploy():
-            return ev.Deployed()
+            return ev.FilesPlaced("", anew=True)
+        case ev.RunHook():
+            return ev.HooksEnded(complete=True)
         case ev.RetireKeys():
             return ev.KeysRetired()
 

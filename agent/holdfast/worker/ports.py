@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from cryptography import x509
 
 from holdfast.host.clock import Clock
-from holdfast.host.config import Settings
+from holdfast.host.config import HookSettings, Settings
 from holdfast.host.credentials import CredentialFiles
+from holdfast.host.deploy import run_hook
 from holdfast.host.store import Loaded
 from holdfast.host.transport import Channel, Link
 from holdfast.keys.api import Key, KeyStore
@@ -71,4 +72,5 @@ class Environment:
     transport: Transport
     files: Callable[[str], CredentialFiles]
     random: RandomBytes
+    run_hook: Callable[[HookSettings, Mapping[str, str]], None] = run_hook
     observe: Callable[[Trace], None] = lambda _trace: None

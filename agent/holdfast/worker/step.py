@@ -30,12 +30,12 @@ from holdfast.wire.errors import (
     KeyStoreUnavailable,
     LocalProtocolError,
     RemoteProtocolError,
-    StateError,
     TrustError,
 )
 from holdfast.wire.model import Moment, Purpose
 from holdfast.worker.agenda import next_due, opening, remaining_life, server_wait, waiting
 from holdfast.worker.bootstrap import Bootstrap
+from holdfast.worker.deployment import Deployer
 from holdfast.worker.enrollment import Enrollment, RefusedError
 from holdfast.worker.links import Connection, Endpoint
 from holdfast.worker.ports import Environment, Trace
@@ -112,6 +112,8 @@ class Step:
             event = opening(entry, settings, self._now(), wanted=wanted)
             if event is not None:
                 self._play(connection, event, settings)
+            if Deployer(self._env, settings).due(self._record, self._now()):
+                self._play(connection, ev.DeployDue(), settings)
 
     def _play(
         self,
@@ -178,7 +180,7 @@ class Step:
         if settings is None:
             raise LocalProtocolError("step.no-identity", f"{type(effect).__name__} without an identity")
         try:
-            happened = self._act(self._enrollment(connection, settings), effect)
+            happened = self._act(connection, effect, settings)
         except HoldfastError as error:
             yield from self._setback(connection, effect, settings, error)
         else:
@@ -204,8 +206,16 @@ class Step:
             raise RefusedError("ladder.rung-gone", detail)
         return settings.rungs[0]
 
-    def _act(self, enrollment: Enrollment, effect: ev.IdentityEffect) -> ev.IdentityEvent:
+    def _act(
+        self, connection: Connection, effect: ev.IdentityEffect, settings: IdentitySettings
+    ) -> ev.IdentityEvent:
         record, now = self._record, self._now()
+        match effect:
+            case ev.Deploy():
+                return Deployer(self._env, settings).place(record)
+            case ev.RunHook(number):
+                return Deployer(self._env, settings).run_hook(record, number, now)
+        enrollment = self._enrollment(connection, settings)
         match effect:
             case ev.Discover(purpose):
                 return enrollment.discover(record, purpose, now)
@@ -215,8 +225,6 @@ class Step:
                 return enrollment.enroll(record, now)
             case ev.ProveCredential():
                 return enrollment.prove(record, now)
-            case ev.Deploy():
-                return enrollment.deploy(record)
             case ev.RetireKeys():
                 return enrollment.retire(record)
 
@@ -233,6 +241,8 @@ class Step:
         what = trouble(error, now)
         if _lost(effect, entry, error):
             yield ev.CredentialLost(what)
+        elif isinstance(effect, ev.Deploy):
+            yield self._not_deployed(entry, settings, error, now)
         elif _hopeless(effect, entry, error):
             if isinstance(effect, ev.Enroll | ev.Resume):
                 registrar = Endpoint.parse(self._record.domain.registrar)
@@ -245,6 +255,13 @@ class Step:
         elsewhere = isinstance(effect, ev.ProveCredential) and settings.verify_url is not None
         if _estranged(error) and not elsewhere and not self._anyone_active():
             yield ev.DomainLost(what, due)
+
+    def _not_deployed(
+        self, entry: Identity, settings: IdentitySettings, error: HoldfastError, now: Moment
+    ) -> ev.DeployFailed:
+        due = next_attempt(entry.deployment.schedule, error, now, self._env.random)
+        wanted = Deployer(self._env, settings).digest(self._record)
+        return ev.DeployFailed(wanted, trouble(error, now), due)
 
     # --- facts -------------------------------------------------------------------------------------
 
@@ -274,20 +291,15 @@ class Step:
 
     def _undeployed(self, entry: Identity) -> bool:
         """Whether other programs may still use a key that *entry* has no more use for."""
-        if entry.credential.state is not CredentialState.ACTIVE:
-            return False
-        if entry.name not in {s.name for s in self._env.settings.identities}:
-            return False
-        try:
-            return self._env.files(entry.name).current() != entry.credential.generation
-        except StateError:
-            return True
+        settings = next((s for s in self._env.settings.identities if s.name == entry.name), None)
+        return settings is not None and Deployer(self._env, settings).pending(entry)
 
 
 def _lost(effect: ev.IdentityEffect, entry: Identity, error: HoldfastError) -> bool:
     """Whether the key of the active credential is gone. Both effects use no other key."""
     active = entry.credential.state is CredentialState.ACTIVE
-    return active and isinstance(effect, ev.Discover | ev.Deploy) and key_is_gone(error)
+    idle = entry.transaction.state is TransactionState.NONE
+    return active and idle and isinstance(effect, ev.Discover | ev.Deploy) and key_is_gone(error)
 
 
 def _hopeless(effect: ev.IdentityEffect, entry: Identity, error: HoldfastError) -> bool:
