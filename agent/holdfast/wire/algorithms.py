@@ -49,7 +49,12 @@ def sign_data(key: SigningKey, data: bytes, digest: Digest) -> bytes:
 
 
 def verify(
-    key: PublicKey, signature: bytes, data: bytes, digest: Digest, *, pss_salt: int | None = None
+    key: PublicKey,
+    signature: bytes,
+    data: bytes,
+    digest: hashes.HashAlgorithm,
+    *,
+    pss_salt: int | None = None,
 ) -> None:
     """Check one signature. *pss_salt* (octets) selects RSASSA-PSS with MGF1 over the same digest.
 

@@ -17,6 +17,7 @@ from typing import Final
 
 from asn1crypto import cms as asn1_cms
 from asn1crypto import core
+from asn1crypto import crl as asn1_crl
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -38,7 +39,9 @@ CMS_LIMIT: Final = 262_144
 class SignedContent:
     """Content whose signature held, and the certificate that it held for (not yet a trusted one).
 
-    ``content_type`` is a dotted OID. ``certificates`` are all that came along, as sent.
+    ``content_type`` is a dotted OID. ``certificates`` are all that came along, as sent. ``attributes`` are
+    the signed ones beside those of CMS itself: dotted type and encoded values. ``absent``: there was no
+    content, which then is empty.
     """
 
     content: bytes = field(repr=False)
@@ -46,26 +49,30 @@ class SignedContent:
     signer: x509.Certificate
     certificates: Chain
     signing_time: datetime | None
+    attributes: tuple[tuple[str, tuple[bytes, ...]], ...] = ()
+    absent: bool = False
 
 
 def sign(
-    content: bytes,
+    content: bytes | None,
     content_type: str,
     key: SigningKey,
     signer: x509.Certificate,
     chain: Chain = (),
     *,
     signing_time: datetime | None = None,
+    attributes: Iterable[tuple[str, core.Asn1Value]] = (),
 ) -> bytes:
-    """Make a DER SignedData over *content*, with *signer* and *chain* embedded.
+    """Make a DER SignedData over *content*, with *signer* and *chain* embedded; None leaves the content out.
 
-    Signed attributes are always present: contentType, messageDigest and, if given, signingTime (aware).
+    Signed attributes are always present: contentType, messageDigest and, if given, signingTime (aware) and
+    *attributes*: dotted type and the one value of each.
     Raises :class:`LocalProtocolError` ``cms.key-mismatch`` if *key* is not the key of *signer*.
     """
     if spki(key) != spki(signer):
         raise LocalProtocolError("cms.key-mismatch", "the signer certificate is for another key")
     digest = digest_for(key)
-    attributes = _attributes(content, content_type, digest, signing_time)
+    signed = _attributes(content or b"", content_type, digest, signing_time, attributes)
     issued = asn1_x509.Certificate.load(signer.public_bytes(Encoding.DER))
     algorithm = {"algorithm": digest.name}
     info = {
@@ -74,16 +81,17 @@ def sign(
             "issuer_and_serial_number", {"issuer": issued.issuer, "serial_number": issued.serial_number}
         ),
         "digest_algorithm": algorithm,
-        "signed_attrs": attributes,
+        "signed_attrs": signed,
         "signature_algorithm": _signature_algorithm(key, digest),
-        "signature": sign_data(key, attributes.dump(), digest),
+        "signature": sign_data(key, signed.dump(), digest),
     }
     plain = content_type == oids.CT_DATA
     if plain:  # version 1 reads as PKCS#7 too; any other content needs version 3 (RFC 5652 §5.1)
-        encapsulated = asn1_cms.ContentInfo({"content_type": "data", "content": core.OctetString(content)})
+        there = {} if content is None else {"content": core.OctetString(content)}
+        encapsulated = asn1_cms.ContentInfo({"content_type": "data", **there})
     else:
         encapsulated = asn1_cms.EncapsulatedContentInfo(
-            {"content_type": content_type, "content": core.ParsableOctetString(content)}
+            {"content_type": content_type, "content": core.ParsableOctetString(content or b"")}
         )
     return _content_info(
         {
@@ -102,12 +110,15 @@ def open_signed(
     limit: int = CMS_LIMIT,
     candidates: Iterable[x509.Certificate] = (),
     require_attributes: bool = True,
+    require_content: bool = True,
+    sha1: bool = False,
 ) -> SignedContent:
     """Verify the one signature of a SignedData and return what it covers.
 
     The signer is looked for among the embedded certificates, then among *candidates*. With
     *require_attributes* a signature without signed attributes is refused, as RFC 5652 §5.3 wants for any
     content type but id-data; without it, absent attributes are accepted and present ones still checked.
+    Without *require_content* a signature over attributes alone is opened, too. *sha1* accepts that digest.
 
     Raises :class:`RemoteProtocolError` (``cms.too-large``, ``cms.syntax``, ``cms.signers``,
     ``cms.attributes``, ``certificate.syntax``) and :class:`TrustError` (``cms.signature``, ``cms.digest``,
@@ -117,22 +128,31 @@ def open_signed(
     if len(fields.signers) != 1:
         detail = f"{len(fields.signers)} signatures, exactly one is expected"
         raise RemoteProtocolError("cms.signers", detail, clause="RFC 8366 §6.1")
-    if fields.content is None:
+    if fields.content is None and require_content:
         raise RemoteProtocolError("cms.detached", "the signed content is missing", clause="RFC 8366 §6.1")
     (info,) = fields.signers
     certificates = load_all(fields.certificates)
     signer = _find_signer(info, (*certificates, *candidates))
-    digest = _digest(info)
+    digest = _digest(info, sha1=sha1)
+    content = fields.content or b""
     if info.attributes is not None:
-        _check_attributes(info, digest, fields.content, fields.content_type)
+        _check_attributes(info, digest, content, fields.content_type)
     elif require_attributes:
         raise RemoteProtocolError("cms.attributes", "no signed attributes", clause="RFC 5652 §5.3")
-    elif cms_reading.is_set(fields.content):
+    elif cms_reading.is_set(content):
         detail = "content without signed attributes that could itself be signed attributes"
         raise TrustError("cms.content-type", detail, clause="RFC 5652 §5.4")
-    signed = fields.content if info.attributes is None else cms_reading.der_set(info.attributes)
+    signed = content if info.attributes is None else cms_reading.der_set(info.attributes)
     _check_signature(info, accepted_key(signer), signed, digest)
-    return SignedContent(fields.content, fields.content_type, signer, certificates, info.signing_time)
+    return SignedContent(
+        content,
+        fields.content_type,
+        signer,
+        certificates,
+        info.signing_time,
+        info.values,
+        absent=fields.content is None,
+    )
 
 
 def certs_only(certs: Sequence[x509.Certificate]) -> bytes:
@@ -168,6 +188,30 @@ def parse_certs_only(der: bytes, *, limit: int = CMS_LIMIT) -> Chain:
     return load_all(tuple(dict.fromkeys(fields.certificates)))
 
 
+def crls_only(crls: Sequence[bytes]) -> bytes:
+    """Make the degenerate SignedData that carries CRLs (DER) and nothing else (RFC 8894 §4.6)."""
+    return _content_info(
+        {
+            "version": "v1",
+            "digest_algorithms": [],
+            "encap_content_info": asn1_cms.ContentInfo({"content_type": "data"}),
+            "crls": [asn1_cms.RevocationInfoChoice("crl", asn1_crl.CertificateList.load(c)) for c in crls],
+            "signer_infos": [],
+        }
+    )
+
+
+def parse_crls(der: bytes, *, limit: int = CMS_LIMIT) -> tuple[bytes, ...]:
+    """The CRLs (DER, not verified) of a degenerate SignedData. Raises as :func:`parse_certs_only` does, and
+    ``cms.no-crls``."""
+    fields = cms_reading.signed_data(der, limit=limit)
+    if fields.signers or fields.content is not None:
+        raise RemoteProtocolError("cms.not-certs-only", "it is signed or has content", clause="RFC 5652 §5")
+    if not fields.crls:
+        raise RemoteProtocolError("cms.no-crls", "it has no CRL", clause="RFC 8894 §4.6")
+    return fields.crls
+
+
 def _content_info(signed_data: dict[str, object]) -> bytes:
     made = asn1_cms.ContentInfo(
         {"content_type": "signed_data", "content": asn1_cms.SignedData(signed_data)}
@@ -182,9 +226,13 @@ def _certificate_set(certs: Iterable[x509.Certificate]) -> list[asn1_cms.Certifi
 
 
 def _attributes(
-    content: bytes, content_type: str, digest: Digest, signing_time: datetime | None
+    content: bytes,
+    content_type: str,
+    digest: Digest,
+    signing_time: datetime | None,
+    more: Iterable[tuple[str, core.Asn1Value]],
 ) -> asn1_cms.CMSAttributes:
-    attributes = [
+    attributes: list[dict[str, object]] = [
         {"type": "content_type", "values": [content_type]},
         {"type": "message_digest", "values": [_hash(digest, content)]},
     ]
@@ -195,6 +243,7 @@ def _attributes(
         else:
             time = asn1_cms.Time("utc_time", moment)
         attributes.append({"type": "signing_time", "values": [time]})
+    attributes += [{"type": dotted, "values": [value]} for dotted, value in more]
     return asn1_cms.CMSAttributes(attributes)
 
 
@@ -204,7 +253,7 @@ def _signature_algorithm(key: SigningKey, digest: Digest) -> dict[str, object]:
     return {"algorithm": "rsassa_pkcs1v15", "parameters": core.Null()}  # rsaEncryption: RFC 3370 §3.2
 
 
-def _hash(digest: Digest, data: bytes) -> bytes:
+def _hash(digest: hashes.HashAlgorithm, data: bytes) -> bytes:
     context = hashes.Hash(digest)
     context.update(data)
     return context.finalize()
@@ -219,13 +268,17 @@ def _find_signer(info: SignerFields, among: Iterable[x509.Certificate]) -> x509.
     return fitting.pop()
 
 
-def _digest(info: SignerFields) -> Digest:
+def _digest(info: SignerFields, *, sha1: bool) -> hashes.HashAlgorithm:
+    if sha1 and info.digest == "sha1":
+        return hashes.SHA1()  # noqa: S303 - the caller asked for it by name
     if info.digest not in DIGESTS:
         raise TrustError("cms.algorithm", f"digest {info.digest} is not accepted")
     return DIGESTS[info.digest]()
 
 
-def _check_attributes(info: SignerFields, digest: Digest, content: bytes, content_type: str) -> None:
+def _check_attributes(
+    info: SignerFields, digest: hashes.HashAlgorithm, content: bytes, content_type: str
+) -> None:
     if info.signed_type is None or info.signed_digest is None:
         detail = "contentType and messageDigest must both be signed"
         raise RemoteProtocolError("cms.attributes", detail, clause="RFC 5652 §5.3")
@@ -237,7 +290,7 @@ def _check_attributes(info: SignerFields, digest: Digest, content: bytes, conten
         raise TrustError("cms.digest", detail, clause="RFC 5652 §5.6")
 
 
-def _check_signature(info: SignerFields, key: PublicKey, signed: bytes, digest: Digest) -> None:
+def _check_signature(info: SignerFields, key: PublicKey, signed: bytes, digest: hashes.HashAlgorithm) -> None:
     kind = "ecdsa" if isinstance(key, ec.EllipticCurvePublicKey) else "rsa"
     if info.scheme.key != kind or info.scheme.digest not in (None, digest.name):
         detail = f"{info.scheme.key} with {info.scheme.digest} on a key for {kind} and {digest.name}"

@@ -22,13 +22,17 @@ from holdfast.wire.errors import RemoteProtocolError, TrustError
 MAX_CERTIFICATES: Final = 20
 MAX_SIGNERS: Final = 4
 MAX_ATTRIBUTES: Final = 32
-_PARSER_ERRORS: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
+PARSER_ERRORS: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
+MAX_CRLS: Final = 4
+MAX_VALUES: Final = 4
 _DIGESTS: Final = {
+    "1.3.14.3.2.26": "sha1",  # read, so that a caller may say what it thinks of it
     "2.16.840.1.101.3.4.2.1": "sha256",
     "2.16.840.1.101.3.4.2.2": "sha384",
     "2.16.840.1.101.3.4.2.3": "sha512",
 }
 _VERSIONS: Final = ("v1", "v3", "v4", "v5")
+_NAMED: Final = ("content_type", "message_digest", "signing_time")
 _PSS: Final = "1.2.840.113549.1.1.10"
 
 
@@ -43,6 +47,7 @@ class Scheme:
 
 _SCHEMES: Final = {
     "1.2.840.113549.1.1.1": Scheme("rsa", None),
+    "1.2.840.113549.1.1.5": Scheme("rsa", "sha1"),
     "1.2.840.113549.1.1.11": Scheme("rsa", "sha256"),
     "1.2.840.113549.1.1.12": Scheme("rsa", "sha384"),
     "1.2.840.113549.1.1.13": Scheme("rsa", "sha512"),
@@ -57,7 +62,8 @@ class SignerFields:
     """One SignerInfo. Either ``issuer`` (DER Name) and ``serial`` or ``key_identifier`` names the signer.
 
     ``digest`` is our name of the algorithm or the dotted OID of one that we do not accept. ``attributes``
-    are the encoded signed attributes as sent, None if there are none.
+    are the encoded signed attributes as sent, None if there are none; ``values`` are those that are not named
+    here: dotted type and encoded values.
     """
 
     issuer: bytes | None
@@ -70,11 +76,12 @@ class SignerFields:
     signed_type: str | None = None
     signed_digest: bytes | None = None
     signing_time: datetime | None = None
+    values: tuple[tuple[str, tuple[bytes, ...]], ...] = ()
 
     def names(self, certificate: x509.Certificate) -> bool:
         """Whether *certificate* is the one that the SignerInfo points to."""
         if self.key_identifier is None:
-            return certificate.serial_number == self.serial and _issuer(certificate) == self.issuer
+            return certificate.serial_number == self.serial and issuer_of(certificate) == self.issuer
         try:
             extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         except (x509.ExtensionNotFound, *LIBRARY_ERRORS):
@@ -90,6 +97,7 @@ class SignedDataFields:
     content: bytes | None
     certificates: tuple[bytes, ...]
     signers: tuple[SignerFields, ...]
+    crls: tuple[bytes, ...] = ()
 
 
 def signed_data(der: bytes, *, limit: int) -> SignedDataFields:
@@ -100,7 +108,7 @@ def signed_data(der: bytes, *, limit: int) -> SignedDataFields:
     try:
         check_bounds(der)
         return _signed_data(asn1_cms.ContentInfo.load(der, strict=True))
-    except _PARSER_ERRORS as error:
+    except PARSER_ERRORS as error:
         detail = f"not one CMS SignedData: {str(error)[:300]}"
         raise RemoteProtocolError("cms.syntax", detail, clause="RFC 5652 §5.1") from error
 
@@ -124,7 +132,8 @@ def is_set(content: bytes) -> bool:
     return content[0] == 0x31
 
 
-def _issuer(certificate: x509.Certificate) -> bytes:
+def issuer_of(certificate: x509.Certificate) -> bytes:
+    """The DER Name of its issuer."""
     return certificate.issuer.public_bytes()
 
 
@@ -142,6 +151,7 @@ def _signed_data(info: Any) -> SignedDataFields:
         _octets(encapsulated["content"]),
         tuple(map(_certificate_bytes, _bounded(data["certificates"], MAX_CERTIFICATES, "certificates"))),
         tuple(map(_signer, _bounded(data["signer_infos"], MAX_SIGNERS, "signers"))),
+        tuple(bytes(each.chosen.dump()) for each in _bounded(data["crls"], MAX_CRLS, "CRLs")),
     )
 
 
@@ -190,6 +200,14 @@ def _signer(info: Any) -> SignerFields:
         None if signed_type is None else str(signed_type.dotted),
         None if signed_digest is None else bytes(signed_digest),
         None if signing_time is None else _moment(signing_time),
+        tuple(
+            (
+                each["type"].dotted,
+                tuple(bytes(value.dump()) for value in _bounded(each["values"], 4, "values")),
+            )
+            for each in attributes
+            if each["type"].native not in _NAMED
+        ),
     )
 
 
