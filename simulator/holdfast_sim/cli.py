@@ -23,6 +23,7 @@ from holdfast.wire.model import KeyAlgorithm
 from . import directory as pki
 from .faults import Fault, load
 from .manufacturer import Manufacturer
+from .scep_authority import ScepPolicy
 from .serve import LOOPBACK, Addresses, serving
 from .site import Site
 from .world import DEFAULT_LIFE, EstPolicy, VoucherPolicy, World
@@ -152,6 +153,7 @@ def _announcement(addresses: Addresses, place: Path, *, as_json: bool) -> str:
         "brski": addresses.brski_url,
         "masa": addresses.masa_url,
         "application": "https://{}:{}/".format(*addresses.application),
+        "scep": f"{addresses.plain_url}{ScepPolicy().path}",
         "directory": str(place),
         "anchors": str(place / pki.ANCHORS),
         "manufacturer_anchors": str(place / "manufacturer-root.pem"),

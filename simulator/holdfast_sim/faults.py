@@ -14,7 +14,9 @@ EST_GET = frozenset({"cacerts", "csrattrs"})
 EST_ENROLL = frozenset({"simpleenroll", "simplereenroll"})
 BRSKI = frozenset({"requestvoucher", "voucher_status", "enrollstatus"})
 MASA = frozenset({"masa-requestvoucher", "requestauditlog"})
-ENDPOINTS = EST_GET | EST_ENROLL | BRSKI | MASA
+SCEP_GET = frozenset({"getcacaps", "getcacert", "getnextcacert"})
+SCEP_MESSAGE = "pkioperation"
+ENDPOINTS = EST_GET | EST_ENROLL | BRSKI | MASA | SCEP_GET | {SCEP_MESSAGE}
 
 TRANSPORT_KINDS = frozenset(
     {
@@ -83,6 +85,36 @@ ISSUE_KINDS = frozenset(
     }
 )
 CACERTS_KINDS = frozenset({"no-certificates", "foreign-anchor", "leaf-anchor"})
+SCEP_AUTHORITY_KINDS = frozenset(
+    {
+        "foreign-anchor",  # the certificates of another domain
+        "device-ra",  # a device of the domain in the place of the RA
+        "leaf-anchor",  # GetNextCACert: no CA certificate in it
+        "foreign-signer",
+        "device-signer",
+    }
+)
+SCEP_REPLY_KINDS = frozenset(
+    {
+        "wrong-nonce",
+        "no-nonce",
+        "wrong-transaction",
+        "wrong-type-message",  # not a CertRep
+        "no-status",
+        "no-envelope",
+        "no-fail-info",
+        "no-attributes",
+        "tampered",  # one attribute was changed after signing
+        "replayed",  # the reply before this one
+        "device-signer",  # signed by a device of the domain
+        "foreign-signer",  # signed in the RA's name under another CA
+        "wrong-recipient",  # encrypted for another device
+        "wrong-key",  # encrypted for us, under a key that does not come out
+        "garbage-envelope",
+        "single-des",
+        "forget",  # the transaction is not known any more
+    }
+)
 CONNECTION = "registrar"
 CONNECTION_KINDS = frozenset({"swap-certificate"})  # after=N connections another certificate is shown
 
@@ -91,6 +123,8 @@ KINDS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(EST_ENROLL, TRANSPORT_KINDS | ISSUE_KINDS),
     "cacerts": TRANSPORT_KINDS | CACERTS_KINDS,
     "requestvoucher": TRANSPORT_KINDS | VOUCHER_KINDS,
+    **dict.fromkeys(SCEP_GET, TRANSPORT_KINDS | SCEP_AUTHORITY_KINDS),
+    SCEP_MESSAGE: TRANSPORT_KINDS | SCEP_REPLY_KINDS | ISSUE_KINDS,
     CONNECTION: CONNECTION_KINDS,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from aiohttp import web
 
 from holdfast.wire.model import HttpRequest
 
-from .answers import MAX_BODY, Answer, Delivery
+from .answers import MAX_BODY, Answer, Delivery, Peer
 from .faults import Fault, FaultPlan
 from .site import Server, Site
 from .tls import Listener
@@ -26,7 +27,7 @@ LOOPBACK: Final = "127.0.0.1"
 SERVERS: Final[tuple[Server, ...]] = get_args(Server)
 CHUNK: Final = 64 * 1024
 UNTYPED: Final = "x-holdfast-sim/none"
-LISTENER: Final = web.AppKey("listener", Listener)
+LISTENER: Final[web.AppKey[Listener | None]] = web.AppKey("listener")
 TRANSPORTS: Final[web.AppKey[WeakSet[asyncio.Transport]]] = web.AppKey("transports")
 
 
@@ -37,6 +38,7 @@ class Addresses:
     registrar: tuple[str, int]
     masa: tuple[str, int]
     application: tuple[str, int]
+    plain: tuple[str, int]
 
     @property
     def est_url(self) -> str:
@@ -45,6 +47,11 @@ class Addresses:
     @property
     def brski_url(self) -> str:
         return f"https://{self.registrar[0]}:{self.registrar[1]}/.well-known/brski"
+
+    @property
+    def plain_url(self) -> str:
+        """Without TLS; SCEP's path comes after it."""
+        return f"http://{self.plain[0]}:{self.plain[1]}"
 
     @property
     def masa_url(self) -> str:
@@ -83,7 +90,7 @@ async def serving(site: Site, host: str = LOOPBACK, *, port: int = 0) -> AsyncIt
             await runner.setup()
             listener = _bind(host, port if server == "registrar" else 0)
             bound[server] = listener.getsockname()[:2]
-            await web.SockSite(runner, listener, ssl_context=runner.app[LISTENER].context).start()
+            await web.SockSite(runner, listener, ssl_context=_context(runner)).start()
         yield Addresses(**bound)
     finally:
         for runner in runners:
@@ -133,18 +140,18 @@ def running_server(
 
 
 def _runner(site: Site, server: Server) -> web.AppRunner:
-    listener = Listener(site, server)
+    listener = None if server == "plain" else Listener(site, server)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         transport = request.transport
-        tls = None if transport is None else transport.get_extra_info("ssl_object")
-        if transport is None or tls is None:
-            raise web.HTTPBadRequest(text="TLS only\n")
+        if transport is None:
+            raise web.HTTPBadRequest(text="the connection has ended\n")
+        peer = Peer((), ()) if listener is None else listener.peer(transport.get_extra_info("ssl_object"))
         app[TRANSPORTS].add(transport)
         message = HttpRequest(
             request.method, request.raw_path, tuple(request.headers.items()), await request.read()
         )
-        return await _deliver(request, site.answer(server, message, listener.peer(tls)))
+        return await _deliver(request, site.answer(server, message, peer))
 
     app = web.Application(client_max_size=MAX_BODY)
     app[LISTENER] = listener
@@ -152,6 +159,11 @@ def _runner(site: Site, server: Server) -> web.AppRunner:
     app.router.add_route("*", "/{path:.*}", handle)
     app.on_response_prepare.append(_say_no_more)
     return web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+
+
+def _context(runner: web.AppRunner) -> ssl.SSLContext | None:
+    listener = runner.app[LISTENER]
+    return None if listener is None else listener.context
 
 
 async def _end(runner: web.AppRunner) -> None:

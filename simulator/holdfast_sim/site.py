@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import Literal
 
-from holdfast.wire.errors import HoldfastError
+from holdfast.wire.errors import ConfigError, HoldfastError
 from holdfast.wire.model import Chain, HttpRequest, HttpResponse
 
-from . import est, masa, registrar
+from . import est, masa, registrar, scep
 from .answers import Answer, Peer, Refused, ok_json, path_of, require_size
 from .ca import Credential
 from .clients import Kind, identify
@@ -18,13 +18,14 @@ from .misdelivery import serve
 from .transcript import Transcript
 from .world import World
 
-Server = Literal["registrar", "masa", "application"]
+Server = Literal["registrar", "masa", "application", "plain"]
 
 
 class Site:
     """All servers over one world. One request is handled at a time; calls may come from any thread.
 
-    ``registrar`` speaks BRSKI and EST on one port, as RFC 8995 wants. ``application`` stands for what the
+    ``registrar`` speaks BRSKI and EST on one port, as RFC 8995 wants, and SCEP beside them; ``plain`` has
+    no TLS and speaks SCEP, whose messages protect themselves. ``application`` stands for what the
     device is there for: it wants an LDevID and says whose it saw.
     """
 
@@ -53,6 +54,8 @@ class Site:
                 return self.world.masa_tls
             case "application":
                 return self.world.domain.application
+            case "plain":
+                raise ConfigError("sim.plain", "plain HTTP shows no certificate")
             case "registrar":
                 swapped = self.faults.due("registrar", "swap-certificate")
                 return (self.world.impostor if swapped else self.world.domain).registrar
@@ -63,6 +66,8 @@ class Site:
         name = path.rpartition("/")[2]
         if server == "masa":
             name = "masa-requestvoucher" if name == "requestvoucher" else name
+        elif (where := scep.operation(self.world, request)) is not None and server in ("registrar", "plain"):
+            name = where
         elif server == "registrar" and path.startswith(est.ROOT):
             name = est.operation(self.world, request) or ""
         return name if name in ENDPOINTS else None
@@ -81,6 +86,8 @@ class Site:
             return masa.handle(self.world, self.faults, request, peer)
         if server == "application":
             return _application(self.world, request, peer)
+        if server == "plain" or path_of(request) == self.world.scep.path:
+            return scep.handle(self.world, self.faults, request)
         if path_of(request).startswith(registrar.ROOT):
             return registrar.handle(self.world, self._ask_masa, request, peer)
         return est.handle(self.world, self.faults, request, peer)

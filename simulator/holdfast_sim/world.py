@@ -17,6 +17,7 @@ from . import ca
 from .ca import Authority, Credential, Validity
 from .domain import INFRASTRUCTURE_LIFE, Domain, general_names
 from .manufacturer import Manufacturer
+from .scep_authority import ScepDesk, ScepPolicy
 
 DEFAULT_LIFE = timedelta(days=90)
 MAX_RECORDS = 10_000  # a simulator that runs for weeks stays small
@@ -115,6 +116,8 @@ class World:
     revoked: set[int] = field(default_factory=set)
     pending: dict[bytes, int] = field(default_factory=dict, repr=False)
     nonces: dict[str, int] = field(default_factory=dict, repr=False)
+    scep: ScepPolicy = field(default_factory=ScepPolicy)
+    scep_desk: ScepDesk = field(default_factory=ScepDesk, repr=False)
 
     @classmethod
     def create(

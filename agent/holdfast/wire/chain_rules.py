@@ -35,7 +35,8 @@ class Rule:
     ``issuer_usages``: what an issuer restricted by its own extension must at least allow; empty: any.
     ``host``: DNS name or IP address that the leaf must carry; ``host_unless``: a usage that stands in for the
     name. ``pins``: SHA-256 of the only SPKIs accepted; ``device_refused``: a device's own certificate is not
-    accepted.
+    accepted. ``any_part``: a CA may stand at the end as well, and which usages it needs is the caller's
+    question.
     """
 
     purpose: str
@@ -48,6 +49,7 @@ class Rule:
     pins: frozenset[bytes] = frozenset()
     device_refused: bool = False
     ca_refused: bool = False
+    any_part: bool = False
 
     @classmethod
     def tls_server(cls, name: str, *, allow_cmcra: bool) -> Rule:
@@ -89,6 +91,11 @@ class Rule:
         return cls("voucher signer", pins=pins, device_refused=not pins)
 
     @classmethod
+    def authority(cls) -> Rule:
+        """A CA or an authority that answers for it. What it may do there its protocol judges."""
+        return cls("authority", any_part=True)
+
+    @classmethod
     def client(cls) -> Rule:
         """A TLS client."""
         wanted = frozenset({_CLIENT})
@@ -118,6 +125,8 @@ class Rule:
         try:
             if self.device_refused:
                 _refuse_device(leaf)
+            if self.any_part:
+                return
             if self.ca_refused or not (is_anchor or self.pins):
                 _refuse_ca(leaf)
             self._check_usage(leaf, is_anchor=is_anchor)

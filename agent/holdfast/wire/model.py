@@ -130,9 +130,12 @@ class CsrTemplate:
 
 @dataclass(frozen=True, slots=True)
 class KeyDemand:
-    """What a protocol asks of a key beyond its algorithm. ``decrypt``: RSA that also decrypts (SCEP)."""
+    """What a protocol asks of a key beyond its algorithm. ``decrypt``: RSA that also decrypts (SCEP).
+    ``transport``: beside it, a key of this kind in the same hardware that decrypts in its place until the
+    certificate is there."""
 
     decrypt: bool = False
+    transport: KeyAlgorithm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,8 @@ class EnrollmentRequest:
     that the CSR was made by.
 
     ``signer`` is the identity that signs messages, for protocols that protect messages themselves: the IDevID
-    at first, the present credential on renewal. Its chain has the leaf first.
+    at first, the present credential on renewal. Its chain has the leaf first. ``transport`` is the key that
+    decrypts in the place of ``key``, where the protocol demanded one.
     """
 
     purpose: Purpose
@@ -174,6 +178,7 @@ class EnrollmentRequest:
     intermediates: Chain = ()
     template: CsrTemplate = CsrTemplate()
     signer: tuple[Chain, SigningKey] | None = field(default=None, repr=False)
+    transport: SigningKey | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
