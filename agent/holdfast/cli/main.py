@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "status": "status",
     "why": "why",
     "plan": "plan",
+    "doctor": "doctor",
     "step": "step",
     "run": "run",
     "identities": "identities",

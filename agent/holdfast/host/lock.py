@@ -11,6 +11,7 @@ from holdfast.host.durable import STATE_MODE, Directory, storage_errors
 from holdfast.wire.errors import StateError
 
 _NAME: Final = "lock"
+_UNNAMED: Final = "another process"
 _PROC_LOCKS: Final = Path("/proc/locks")
 
 
@@ -46,6 +47,19 @@ class StateLock:
             self._fd = None
 
 
+def holder(directory: Path) -> str | None:
+    """Who holds the lock of *directory*, for one who only looks; None if nobody seems to."""
+    try:
+        fd = os.open(directory / _NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        named = _holder(fd)
+    finally:
+        os.close(fd)
+    return None if named == _UNNAMED else named
+
+
 def _holder(fd: int) -> str:
     """Who holds the lock, as the kernel tells it. In a container the kernel may not name the process."""
     inode = os.fstat(fd).st_ino
@@ -59,4 +73,4 @@ def _holder(fd: int) -> str:
         fields = line.split()
         if fields[1:2] == ["FLOCK"] and fields[5].rpartition(":")[2] == str(inode) and fields[4] != "0":
             return f"process {fields[4]}"
-    return "another process"
+    return _UNNAMED

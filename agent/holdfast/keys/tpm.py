@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from holdfast.keys.api import KeyRef, KeySpec
 from holdfast.keys.key_files import KeyFiles, file_name
+from holdfast.keys.tpm_health import TpmHealth, examine
 from holdfast.keys.tpm_key import TpmKey
 from holdfast.keys.tpm_nv import parse_certificate, read_certificate
 from holdfast.keys.tpm_objects import Objects
@@ -56,6 +57,7 @@ class TpmStore:
         slots: int = 1,
     ) -> None:
         self._objects = Objects(tcti, slots)
+        self._srk = srk
         self._storage = storage
         self._range = range(persistent_base, persistent_base + persistent_count)
         self._identities = identities
@@ -102,6 +104,14 @@ class TpmStore:
 
     def close(self) -> None:
         self._objects.close()
+
+    def health(self) -> TpmHealth:
+        """What the TPM tells for the asking. Raises KeyStoreUnavailable."""
+        return self._objects.run("examine the TPM", lambda esapi: examine(esapi, self._srk))
+
+    def parents(self) -> dict[KeyRef, bytes]:
+        """The Name of the storage key that each wrapped key was made under, where its file tells."""
+        return self._wrapped.parents()
 
     def idevid(self, handle: int, auth: Secret | None = None) -> TpmKey:
         """The maker's key at persistent *handle*. One ReadPublic. Raises KeyNotFound, KeyStoreError."""

@@ -79,6 +79,16 @@ class WrappedKeys:
     def refs(self) -> frozenset[KeyRef]:
         return frozenset(KeyRef(PREFIX + name) for name in self._files.names())
 
+    def parents(self) -> dict[KeyRef, bytes]:
+        """The parent's Name in each key's file; files that cannot be read or do not tell are left out."""
+        found = {}
+        for ref in self.refs():
+            try:
+                found[ref] = decode(self._files.read(_file(ref), MAX_PEM)).parent_name
+            except KeyStoreError:
+                continue
+        return {ref: name for ref, name in found.items() if name}
+
     def _key(self, ref: KeyRef, wrapped: WrappedKey, pem: bytes) -> TpmKey:
         area = wrapped.public.publicArea
         place = Place(

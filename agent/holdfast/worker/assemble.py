@@ -53,7 +53,7 @@ def environment(
 def _environment(settings: Settings, keys: TpmStore, observe: Callable[[Trace], None]) -> Environment:
     @cache
     def factory() -> FactoryIdentity:
-        return _factory_identity(settings, keys)
+        return factory_identity(settings, keys)
 
     def files(name: str) -> CredentialFiles:
         identity = next(i for i in settings.identities if i.name == name)
@@ -83,7 +83,8 @@ def _environment(settings: Settings, keys: TpmStore, observe: Callable[[Trace], 
     )
 
 
-def _factory_identity(settings: Settings, keys: TpmStore) -> FactoryIdentity:
+def factory_identity(settings: Settings, keys: TpmStore) -> FactoryIdentity:
+    """The maker's key and certificate. Raises KeyStoreError, ConfigError."""
     idevid = settings.idevid
     key = keys.idevid(idevid.handle, idevid.auth)
     leaf = (

@@ -1,0 +1,1 @@
+"""``holdfast doctor``'s checks, one a file. Each looks, says what it saw, and changes nothing."""

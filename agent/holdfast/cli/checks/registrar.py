@@ -1,0 +1,77 @@
+"""The servers that this device needs answer, and are those of its domain. Nothing secret is sent to them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Final
+
+from holdfast.cli.advice import advice
+from holdfast.cli.checks.finding import Check, Finding, Verdict
+from holdfast.cli.checks.patient import Patient
+from holdfast.host.transport import Anchored, Channel, Limits, Plain, Provisional, TlsTransport
+from holdfast.life.record import DeviceRecord, DomainState
+from holdfast.wire.errors import ConfigError, RemoteProtocolError, TransportError, TrustError
+from holdfast.wire.model import Chain, Moment
+from holdfast.worker.enrollment import certificates_of, load_chain
+from holdfast.worker.links import Endpoint, Ground
+from holdfast.worker.rungs import rung_of
+
+PATIENCE: Final = 10.0
+"""Seconds for one server: name, TCP, proxy and TLS together."""
+
+
+def look(patient: Patient) -> Iterator[Finding]:
+    """TCP and a TLS handshake without a client certificate, to each server that is needed next."""
+    limit = min(PATIENCE, patient.settings.limits.connect_seconds)
+    transport = TlsTransport(Limits(connect=limit), patient.settings.proxy)
+    for endpoint in dict.fromkeys(_endpoints(patient)):
+        yield _asked(patient, transport, endpoint)
+
+
+def _endpoints(patient: Patient) -> Iterator[Endpoint]:
+    record, settings = patient.record, patient.settings
+    if record.domain.state is not DomainState.VOUCHED:
+        yield from map(Endpoint.parse, settings.registrars)
+        return
+    for identity in settings.identities:
+        for name in identity.rungs:
+            try:
+                yield rung_of(identity, name, record, secrets.token_bytes).endpoint
+            except ConfigError:
+                continue  # the check of the configuration tells of it
+
+
+def _asked(patient: Patient, transport: TlsTransport, endpoint: Endpoint) -> Finding:
+    about, seen = str(endpoint), "connected, shook hands without a client certificate, and closed"
+    now = patient.now
+    try:
+        transport.open(Channel(endpoint.host, endpoint.port, _trust(patient.record, endpoint, now))).close()
+    except TrustError as error:
+        said = f"it is not a server of our domain: {error.detail} ({error.code})"
+        return Finding(Verdict.FAIL, said, advice(error.code), seen, about)
+    except TransportError as error:
+        if error.code == "transport.tls-alert":
+            said = "it answers, and will talk to a client with a certificate only"
+            return Finding(Verdict.OK, said, "", seen, about)
+        return Finding(Verdict.FAIL, f"{error.detail} ({error.code})", advice(error.code), seen, about)
+    except RemoteProtocolError as error:
+        return Finding(Verdict.FAIL, f"{error.detail} ({error.code})", advice(error.code), seen, about)
+    return Finding(Verdict.OK, "it answers", "", seen, about)
+
+
+def _trust(record: DeviceRecord, endpoint: Endpoint, now: Moment) -> Plain | Anchored | Provisional:
+    if endpoint.plain:
+        return Plain()
+    domain = record.domain
+    if domain.state is not DomainState.VOUCHED:
+        return Provisional()
+    ground = Ground(domain.anchors, certificates_of(domain.anchors), load_chain(domain.intermediates))
+
+    def check(chain: Chain) -> None:
+        ground.check(chain, endpoint.host, now)
+
+    return Anchored(check)
+
+
+CHECK: Final = Check("registrar", "the servers that are needed next answer, and are ours", look)
