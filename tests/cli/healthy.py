@@ -24,6 +24,7 @@ from holdfast.life.record import (
     Anchor,
     Credential,
     CredentialState,
+    Deployment,
     DeviceRecord,
     Domain,
     DomainState,
@@ -107,8 +108,9 @@ def make(home: Path) -> None:
     files.stage(1, (leaf,), (OWNER.certificate,), pem)
     files.promote(1)
     credential = Credential(CredentialState.ACTIVE, REF, (pki.der(leaf),), 1, since=NOW)
+    entry = Identity(NAME, credential, deployment=Deployment(placed="all", complete=True))
     domain = Domain(DomainState.VOUCHED, "localhost:443", anchors=(ANCHOR,))
-    StateStore(home / "state").commit(DeviceRecord(BEGIN, domain).with_identity(Identity(NAME, credential)))
+    StateStore(home / "state").commit(DeviceRecord(BEGIN, domain).with_identity(entry))
 
 
 def certificate_for(

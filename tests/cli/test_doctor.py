@@ -479,3 +479,13 @@ def test_deployed_files_that_are_missing_or_of_another_generation(device: Health
     shutil.rmtree(place)
     place.write_text("in the way")
     assert "credentials." in only(device, "deployed").said
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_deployed_files_whose_hooks_did_not_all_run(device: Healthy, failed: bool) -> None:
+    entry = device.record.identity(NAME)
+    trouble = Trouble("deploy.hook", "nginx -s reload ended with 1", "", "backoff", NOW) if failed else None
+    told = replace(entry.deployment, complete=False, schedule=Schedule(trouble=trouble))
+    device.remember(device.record.with_identity(replace(entry, deployment=told)))
+    finding = only(device, "deployed", Verdict.FAIL if failed else Verdict.WARN)
+    assert ("nginx" in finding.said) == failed

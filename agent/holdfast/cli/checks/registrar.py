@@ -13,7 +13,7 @@ from holdfast.host.transport import Anchored, Channel, Limits, Plain, Provisiona
 from holdfast.life.record import DeviceRecord, DomainState
 from holdfast.wire.errors import ConfigError, RemoteProtocolError, TransportError, TrustError
 from holdfast.wire.model import Chain, Moment
-from holdfast.worker.enrollment import certificates_of, load_chain
+from holdfast.worker.certificates import certificates_of, load_chain
 from holdfast.worker.links import Endpoint, Ground
 from holdfast.worker.rungs import rung_of
 
