@@ -96,6 +96,7 @@ def happenings(trouble: Trouble) -> tuple[Any, ...]:
         ev.HookFailed: ev.HookFailed(0, trouble, DUE),
         ev.HooksEnded: ev.HooksEnded(complete=True),
         ev.DeployFailed: ev.DeployFailed("d1", trouble, DUE),
+        ev.RungForsaken: ev.RungForsaken(trouble, "est", Purpose.REKEY),
     }
     told = []
     for kind in (*get_args(ev.DomainEvent), *get_args(ev.IdentityEvent)):

@@ -70,6 +70,7 @@ EVENTS: dict[type, object] = {
     ev.CredentialProved: ev.CredentialProved(),
     ev.KeysRetired: ev.KeysRetired(),
     ev.EnrollmentFailed: ev.EnrollmentFailed(TROUBLE, T0 + timedelta(seconds=15)),
+    ev.RungForsaken: ev.RungForsaken(TROUBLE, "est", Purpose.REKEY),
     ev.AttemptFailed: ev.AttemptFailed(TROUBLE, T0 + timedelta(seconds=15)),
 }
 
@@ -89,6 +90,7 @@ IMPOSSIBLE_TRANSACTIONS: dict[type, set[str]] = {
     ev.DeployFailed: set(),
     ev.OfferTaken: {"keyed", "requested", "pending", "staged"},
     ev.CsrMade: {"none", "staged"},
+    ev.RungForsaken: {"none", "staged"},
     ev.EnrollmentPending: {"none", "keyed", "staged"},
     ev.CertificateIssued: {"none", "keyed", "staged"},
     ev.CredentialProved: {"none", "keyed", "requested", "pending"},
@@ -344,6 +346,15 @@ class Walk(RuleBasedStateMachine):
         held = self.entry.credential
         self._happen(EVENTS[ev.EnrollmentFailed])
         assert self.entry.credential == held
+
+    @precondition(lambda self: self._in("keyed", "requested", "pending"))
+    @rule()
+    def forsaken(self) -> None:
+        held, key = self.entry.credential, self.entry.transaction.key
+        self._happen(EVENTS[ev.RungForsaken])
+        assert self.entry.credential == held
+        assert key == held.key or key in self.entry.retiring
+        assert self.effects[-1] == ev.Discover(Purpose.REKEY)
 
     @precondition(lambda self: self.entry.credential.state is CredentialState.ACTIVE)
     @rule()

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 
 from holdfast.cli.reasons import Reason
 from holdfast.cli.words import timestamp
-from holdfast.life.record import Anchor, CredentialState, DeviceRecord, Identity, Schedule, Trouble
+from holdfast.life.record import Anchor, CredentialState, DeviceRecord, Identity, Ladder, Schedule, Trouble
 from holdfast.wire.model import Moment
 
 if TYPE_CHECKING:
@@ -139,7 +139,18 @@ def identity_report(entry: Identity) -> dict[str, Any]:
             "trouble": trouble_report(entry.deployment.schedule.trouble),
             **schedule_report(entry.deployment.schedule),
         },
+        "ladder": ladder_report(entry.ladder),
         **schedule_report(entry.schedule),
+    }
+
+
+def ladder_report(ladder: Ladder) -> dict[str, Any]:
+    """The rung that answered last, and the last moves, oldest first, each with its reason code."""
+    return {
+        "rung": ladder.rung or None,
+        "moves": [
+            {"from": m.source, "to": m.target, "code": m.code, "at": timestamp(m.at)} for m in ladder.moves
+        ],
     }
 
 

@@ -53,6 +53,10 @@ def text(told: dict[str, Any]) -> list[str]:
             lines.append(f"  key       {credential['key']}")
         if entry["transaction"]["state"] != "none":
             lines.append(f"  under way {entry['transaction']['purpose']}: {entry['transaction']['state']}")
+        lines += [
+            f"  ladder    from {m['from']} to {m['to']}: {m['code']} at {m['at']}"
+            for m in entry["ladder"]["moves"][-1:]
+        ]
         lines += _next(why.pop(entry["name"], None), now)
         deployment = entry["deployment"]
         if deployment["stage"] not in {None, "hooks run"}:

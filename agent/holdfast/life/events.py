@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from holdfast.keys.api import KeyRef
-from holdfast.life.record import Anchor, Trouble
+from holdfast.life.record import Anchor, Bar, Trouble
 from holdfast.wire.model import KeyAlgorithm, Purpose
 
 # --- events about the domain -------------------------------------------------------------------------
@@ -104,7 +104,9 @@ class CredentialLost:
 
 @dataclass(frozen=True, slots=True)
 class OfferTaken:
-    """The CA's certificates and wishes were read, and a key was planned: it does not exist yet."""
+    """The CA's certificates and wishes were read, and a key was planned: it does not exist yet.
+
+    ``passed`` are the better rungs that did not answer, best first."""
 
     purpose: Purpose
     rung: str
@@ -116,6 +118,7 @@ class OfferTaken:
     wishes: bytes
     anchors: tuple[Anchor, ...]
     intermediates: tuple[bytes, ...] = field(repr=False)
+    passed: tuple[Bar, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,16 @@ class EnrollmentFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class RungForsaken:
+    """The rung that has the request is given up for another one: the transaction begins anew, with a new
+    key."""
+
+    trouble: Trouble
+    rung: str
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptFailed:
     """The step failed, the transaction stays as it is and is tried again at ``due``."""
 
@@ -250,6 +263,7 @@ IdentityEvent = (
     | DeployFailed
     | KeysRetired
     | EnrollmentFailed
+    | RungForsaken
     | AttemptFailed
 )
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from holdfast.keys.api import NO_KEY, KeyRef
 from holdfast.life import events as ev
+from holdfast.life.ladder import arrived, barred
 from holdfast.life.record import (
     Credential,
     CredentialState,
@@ -205,7 +206,12 @@ def _keyed(identity: Identity, event: ev.OfferTaken, now: Moment) -> Identity:
         wishes=event.wishes,
         since=now.now,
     )
-    changed = replace(identity, transaction=transaction, schedule=_progress(identity.schedule))
+    changed = replace(
+        identity,
+        transaction=transaction,
+        schedule=_progress(identity.schedule),
+        ladder=arrived(identity.ladder, event.rung, event.passed, now.now),
+    )
     return replace(changed, retiring=_retire(changed, NO_KEY))
 
 
@@ -213,14 +219,16 @@ def _requested(identity: Identity, event: ev.CsrMade, _now: Moment) -> Identity:
     return replace(identity, transaction=replace(identity.transaction, state=_T.REQUESTED, csr=event.csr))
 
 
-def _pending(identity: Identity, event: ev.EnrollmentPending, _now: Moment) -> Identity:
+def _pending(identity: Identity, event: ev.EnrollmentPending, now: Moment) -> Identity:
     transaction = replace(
         identity.transaction,
         state=_T.PENDING,
         resume=event.resume,
         deadline=identity.transaction.deadline or event.deadline,
     )
-    schedule = replace(identity.schedule, due=event.due, attempts=0)
+    # An answer ends the row of failures; the last one stays visible until the credential works.
+    since = now.now if identity.schedule.trouble else None
+    schedule = replace(identity.schedule, due=event.due, attempts=0, since=since)
     return replace(identity, transaction=transaction, schedule=schedule)
 
 
@@ -239,6 +247,7 @@ def _promoted(identity: Identity, _event: ev.CredentialProved, now: Moment) -> I
         transaction=Transaction(),
         schedule=Schedule(),
         deployment=Deployment(),
+        ladder=replace(identity.ladder, barred=()),
     )
     return replace(changed, retiring=_retire(changed, old))
 
@@ -288,6 +297,13 @@ def _retired(identity: Identity, _event: ev.KeysRetired, _now: Moment) -> Identi
 def _abandoned(identity: Identity, event: ev.EnrollmentFailed, _now: Moment) -> Identity:
     schedule = _failed(identity.schedule, event.trouble, event.due)
     return _drop_transaction(replace(identity, schedule=schedule))
+
+
+def _forsaken(identity: Identity, event: ev.RungForsaken, now: Moment) -> Identity:
+    since = identity.schedule.since or event.trouble.at
+    schedule = replace(identity.schedule, due=None, attempts=0, trouble=event.trouble, since=since)
+    ladder = barred(identity.ladder, event.rung, event.trouble.code, now.now)
+    return _drop_transaction(replace(identity, schedule=schedule, ladder=ladder))
 
 
 def _postponed(identity: Identity, event: ev.AttemptFailed, _now: Moment) -> Identity:
@@ -395,6 +411,15 @@ IDENTITY_TABLE: Final[tuple[IdentityRow, ...]] = (
         _T.NONE,
         _abandoned,
         _always(ev.RetireKeys()),
+    ),
+    IdentityRow(
+        _ANY_C,
+        frozenset({_T.KEYED, _T.REQUESTED, _T.PENDING}),
+        ev.RungForsaken,
+        None,
+        _T.NONE,
+        _forsaken,
+        lambda event: (ev.RetireKeys(), ev.Discover(event.purpose)),
     ),
     IdentityRow(_ANY_C, frozenset(_T), ev.AttemptFailed, None, None, _postponed, _nothing),
 )

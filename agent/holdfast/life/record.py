@@ -172,9 +172,38 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """A rung that did not serve: the code of the reason, and when."""
+
+    rung: str
+    code: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One move on the ladder: from which rung to which, the code of the reason, and when."""
+
+    source: str
+    target: str
+    code: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Where an identity stands on its ladder: the rung that answered last, the last moves, and the rungs that
+    the next transaction passes over because a request to them came to nothing."""
+
+    rung: str = ""
+    moves: tuple[Move, ...] = ()
+    barred: tuple[Bar, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
-    """One identity: a credential, a transaction, keys that wait to be destroyed, a schedule, and how far
-    other programs have the credential."""
+    """One identity: a credential, a transaction, keys that wait to be destroyed, a schedule, how far other
+    programs have the credential, and its place on the ladder of protocols."""
 
     name: str
     credential: Credential = Credential()
@@ -182,6 +211,7 @@ class Identity:
     retiring: tuple[KeyRef, ...] = ()
     schedule: Schedule = Schedule()
     deployment: Deployment = Deployment()
+    ladder: Ladder = Ladder()
 
 
 @dataclass(frozen=True, slots=True)

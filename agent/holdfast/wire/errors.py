@@ -131,3 +131,7 @@ class ConfigError(HoldfastError):
 
     retry = Retry.OPERATOR
     own_lines = True
+
+
+class KeyUnsuitable(ConfigError):
+    """A protocol cannot use keys of the configured kind; another protocol may."""

@@ -233,7 +233,7 @@ class EnrollmentProtocol(Protocol):
     def key_demand(self, algorithm: KeyAlgorithm) -> KeyDemand:
         """What this protocol asks of a key of *algorithm*, before one is made.
 
-        Raises ConfigError where keys of that algorithm cannot be used with it.
+        Raises KeyUnsuitable where keys of that algorithm cannot be used with it.
         """
         ...
 

@@ -89,6 +89,11 @@ class Enrollment:
     def _protocol(self) -> EnrollmentProtocol:
         return self._rung.protocol
 
+    @property
+    def judges(self) -> bool:
+        """Whether a new certificate can be shown to the server of this rung, where no other is configured."""
+        return self._settings.verify_url is None and self._rung.probe is not None
+
     def discover(self, record: DeviceRecord, purpose: Purpose, now: Moment) -> ev.OfferTaken:
         """Read CA certificates and wishes, choose the key's kind and plan its place."""
         entry = record.identity(self._settings.name)

@@ -7,7 +7,7 @@ between any two of them repeats one effect at most, and every effect can be repe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -34,6 +34,7 @@ from holdfast.wire.errors import (
 )
 from holdfast.wire.model import Moment, Purpose
 from holdfast.worker.agenda import next_due, opening, remaining_life, server_wait, waiting
+from holdfast.worker.ascent import Ascent
 from holdfast.worker.bootstrap import Bootstrap
 from holdfast.worker.deployment import Deployer
 from holdfast.worker.enrollment import Enrollment, RefusedError
@@ -179,52 +180,45 @@ class Step:
     ) -> Iterator[ev.DomainEvent | ev.IdentityEvent]:
         if settings is None:
             raise LocalProtocolError("step.no-identity", f"{type(effect).__name__} without an identity")
+        ascent = Ascent(settings, self._record.identity(settings.name), self._now())
         try:
-            happened = self._act(connection, effect, settings)
+            happened = self._act(connection, settings, ascent, effect)
         except HoldfastError as error:
-            yield from self._setback(connection, effect, settings, error)
+            yield from self._setback(connection, effect, settings, ascent, error)
         else:
             yield happened
 
-    def _enrollment(self, connection: Connection, settings: IdentitySettings) -> Enrollment:
+    def _enrollment(
+        self, connection: Connection, settings: IdentitySettings, name: Callable[[], str]
+    ) -> Enrollment:
         def rung() -> Rung:
-            return rung_of(settings, self._rung_in_use(settings), self._record, self._env.random)
+            return rung_of(settings, name(), self._record, self._env.random)
 
         return Enrollment(self._env, connection, settings, rung)
 
-    def _rung_in_use(self, settings: IdentitySettings) -> str:
-        """The rung of the transaction; the first one where it does not matter.
-
-        Raises RefusedError where the configuration has no longer the one that would have to answer.
-        """
-        transaction = self._record.identity(settings.name).transaction
-        if transaction.rung in settings.rungs:
-            return transaction.rung
-        asking = transaction.state not in {TransactionState.NONE, TransactionState.STAGED}
-        if transaction.rung and asking:
-            detail = f"{transaction.rung} is not configured any more, but has the request"
-            raise RefusedError("ladder.rung-gone", detail)
-        return settings.rungs[0]
-
     def _act(
-        self, connection: Connection, effect: ev.IdentityEffect, settings: IdentitySettings
+        self, connection: Connection, settings: IdentitySettings, ascent: Ascent, effect: ev.IdentityEffect
     ) -> ev.IdentityEvent:
         record, now = self._record, self._now()
+
+        def on(name: str) -> Enrollment:
+            return self._enrollment(connection, settings, lambda: name)
+
         match effect:
             case ev.Deploy():
                 return Deployer(self._env, settings).place(record)
             case ev.RunHook(number):
                 return Deployer(self._env, settings).run_hook(record, number, now)
-        enrollment = self._enrollment(connection, settings)
+        enrollment = self._enrollment(connection, settings, ascent.rung_in_use)
         match effect:
             case ev.Discover(purpose):
-                return enrollment.discover(record, purpose, now)
+                return ascent.discover(lambda name: on(name).discover(record, purpose, now))
             case ev.MakeRequest():
                 return enrollment.make_request(record, now)
             case ev.Enroll() | ev.Resume():
                 return enrollment.enroll(record, now)
             case ev.ProveCredential():
-                return enrollment.prove(record, now)
+                return ascent.prove(lambda name: on(name).prove(record, now), lambda name: on(name).judges)
             case ev.RetireKeys():
                 return enrollment.retire(record)
 
@@ -233,6 +227,7 @@ class Step:
         connection: Connection,
         effect: ev.IdentityEffect,
         settings: IdentitySettings,
+        ascent: Ascent,
         error: HoldfastError,
     ) -> Iterator[ev.DomainEvent | ev.IdentityEvent]:
         now = self._now()
@@ -243,6 +238,8 @@ class Step:
             yield ev.CredentialLost(what)
         elif isinstance(effect, ev.Deploy):
             yield self._not_deployed(entry, settings, error, now)
+        elif (forsaken := ascent.forsaken(error)) is not None:
+            yield forsaken
         elif _hopeless(effect, entry, error):
             if isinstance(effect, ev.Enroll | ev.Resume):
                 registrar = Endpoint.parse(self._record.domain.registrar)
@@ -253,6 +250,7 @@ class Step:
         else:
             yield ev.AttemptFailed(what, due)
         elsewhere = isinstance(effect, ev.ProveCredential) and settings.verify_url is not None
+        elsewhere = elsewhere or ascent.lower
         if _estranged(error) and not elsewhere and not self._anyone_active():
             yield ev.DomainLost(what, due)
 
