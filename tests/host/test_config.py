@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import fields, is_dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ identities:
     key: {{algorithm: rsa3072}}
     subject: {{common-name: 'gw-{{serial}}', organization: Example}}
     san: {{dns: ['{{serial}}.gw.example'], uri: ['urn:dev:{{serial}}']}}
-    renew: {{fraction: 0.5, same-key: true}}
+    renew: {{fraction: 0.5, same-key: true, before-end-days: 1.5}}
     verify: {{url: https://check.example/hello}}
     deploy:
       directory: /etc/gateway
@@ -151,6 +152,7 @@ identities:
     assert dict(first.subject) == {"common-name": "gw-{serial}", "organization": "Example"}
     assert (first.san.dns, first.san.uri) == (("{serial}.gw.example",), ("urn:dev:{serial}",))
     assert (first.renew.fraction, first.renew.same_key) == (0.5, True)
+    assert first.renew.before_end == timedelta(days=1.5)
     assert first.deploy == DeploySettings(
         directory=Path("/etc/gateway"),
         owner="gateway",

@@ -111,11 +111,43 @@ def test_backoff_obeys_the_server_and_the_remaining_life(
     wait = backoff(attempts, lambda n: random[:n], asked=asked, remaining=remaining)
     assert wait > timedelta(0)
     longest = BACKOFF_LONGEST if remaining is None else OUTAGE_LONGEST
-    assert wait <= max(longest, asked or timedelta(0))
+    assert wait <= max(longest, (asked or timedelta(0)) * 1.25)
     if asked is not None:
-        assert wait >= asked
+        assert wait >= (asked if remaining is None else min(asked, remaining * 0.9))
+        assert remaining is None or wait <= max(remaining * 0.9, timedelta(seconds=1))
     elif remaining is not None:
         assert wait <= max(remaining / 2, timedelta(seconds=1))
+
+
+def test_a_fleet_that_was_asked_for_the_same_patience_does_not_come_back_in_one_second() -> None:
+    hour = timedelta(hours=1)
+    waits = [backoff(0, lambda _, n=n: bytes([n, 0, 0, 0]), asked=hour) for n in range(256)]
+    assert min(waits) >= hour
+    assert max(waits) - min(waits) > timedelta(minutes=14)
+
+
+@given(
+    life=lives,
+    fraction=fractions,
+    seed=st.binary(max_size=16),
+    before_end=st.timedeltas(timedelta(0), timedelta(days=4000)),
+)
+def test_no_turn_comes_after_the_floor(
+    life: timedelta, fraction: float, seed: bytes, before_end: timedelta
+) -> None:
+    moment = renewal_moment(T0, T0 + life, fraction, seed, before_end)
+    assert T0 < moment <= T0 + life - min(before_end, life / 4) + life * 1e-6
+    now = Moment(moment, moment, ClockState.TRUSTED)
+    assert age(T0, T0 + life, fraction, seed, now, before_end=before_end) is Age.DUE
+
+
+def test_a_floor_leaves_the_fleet_spread_and_the_usual_fraction_alone() -> None:
+    life, week = timedelta(days=90), timedelta(days=7)
+    held = {renewal_moment(T0, T0 + life, 0.95, str(n).encode(), week) for n in range(100)}
+    assert max(held) - min(held) > life * 0.5
+    for n in range(20):
+        seed = str(n).encode()
+        assert renewal_moment(T0, T0 + life, 0.667, seed, week) == renewal_moment(T0, T0 + life, 0.667, seed)
 
 
 def test_backoff_grows_and_is_drawn() -> None:

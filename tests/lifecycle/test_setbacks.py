@@ -418,3 +418,29 @@ def test_the_state_directory_may_vanish_between_two_steps(tmp_path: Path) -> Non
     device.step()
     assert device.active
     assert device.keys.refs() == {device.identity.credential.key}
+
+
+# --- the server's patience -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["cacerts", "csrattrs"])
+def test_retry_after_is_obeyed_on_errors_too(tmp_path: Path, what: str) -> None:
+    device = Device(tmp_path, faults=[f"{what}:status:1:code=503:retry-after=7200"])
+    report = device.step()
+    assert code_of(device.identity) == "est.unavailable"
+    assert timedelta(hours=2) <= report.due - device.clock.now <= timedelta(hours=2.5)
+    device.clock.now += timedelta(hours=2) - timedelta(seconds=1)
+    asked = len(device.targets())
+    device.step()
+    assert len(device.targets()) == asked
+    device.live_until_active()
+
+
+def test_a_server_cannot_ask_for_more_patience_than_the_credential_has_life(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.step()
+    device.reface(["cacerts:status:0:code=503:retry-after=345600"])
+    device.pass_time(timedelta(days=89))
+    report = device.step()
+    left = timedelta(days=1)
+    assert left * 0.5 < report.due - device.clock.now <= left * 0.9

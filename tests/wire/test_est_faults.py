@@ -408,6 +408,24 @@ def test_wishes_refused(domain: Domain, status: int, code: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "header", "wanted"),
+    [
+        (503, "600", timedelta(minutes=10)),
+        (429, "600", timedelta(minutes=10)),
+        (500, "99999999", timedelta(days=4)),
+        (503, "soon", None),
+        (403, "600", None),
+    ],
+)
+def test_a_busy_server_says_when_to_come_back(
+    domain: Domain, status: int, header: str, wanted: timedelta | None
+) -> None:
+    error = discovered(HttpResponse(status, (("Retry-After", header),)))
+    assert isinstance(error, RemoteProtocolError)
+    assert (error.busy, error.unsupported, error.retry_after) == (status != 403, False, wanted)
+
+
+@pytest.mark.parametrize(
     "body", [b"MAA", b"not base64!", encode_body(b"\x30\x02\x05\x00"), encode_body(b"junk")]
 )
 def test_spoilt_wishes(domain: Domain, body: bytes) -> None:

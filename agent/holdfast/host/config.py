@@ -154,10 +154,13 @@ class _Reader:
             key=KeyChoice(KeyAlgorithm(data["key"]["algorithm"])),
             subject=MappingProxyType(data["subject"]),
             san=SanSettings(tuple(data["san"]["dns"]), tuple(data["san"]["uri"])),
-            renew=RenewSettings(data["renew"]["fraction"], data["renew"]["same-key"]),
+            renew=self._renew(data["renew"]),
             verify_url=https_url(data["verify"]["url"]) if "verify" in data else None,
             deploy=_deploy(data["deploy"]),
         )
+
+    def _renew(self, data: Any) -> RenewSettings:
+        return RenewSettings(data["fraction"], data["same-key"], data["before-end-days"])
 
     def _protocol(self, data: Any) -> ProtocolSettings:
         ((kind, settings),) = data.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal
@@ -154,10 +155,17 @@ class SanSettings:
 
 @dataclass(frozen=True, slots=True)
 class RenewSettings:
-    """When to renew, as a part of the certificate's life, and with which key."""
+    """When to renew, as a part of the certificate's life and at the latest so long before its end, and with
+    which key."""
 
     fraction: float = 0.667
     same_key: bool = False
+    before_end_days: float = 7
+
+    @property
+    def before_end(self) -> timedelta:
+        """The absolute floor of the renewal moment."""
+        return timedelta(days=self.before_end_days)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,9 @@ def later(moment: datetime, by: timedelta) -> datetime:
     return moment + by if by < END_OF_TIME - moment else END_OF_TIME
 
 
-def renewal_moment(begin: datetime, end: datetime, fraction: float, seed: bytes) -> datetime:
+def renewal_moment(
+    begin: datetime, end: datetime, fraction: float, seed: bytes, before_end: timedelta = timedelta(0)
+) -> datetime:
     """The moment from which a certificate is renewed: this device's next turn.
 
     Time is cut into periods of *fraction* of the lifetime, and *seed* (the device's identity) alone decides
@@ -48,9 +50,14 @@ def renewal_moment(begin: datetime, end: datetime, fraction: float, seed: bytes)
     comes between 5 % and 5 % plus *fraction* of the life, every later one after *fraction* of it (ADR 15).
 
     *begin* is the beginning of the life that the device has of it: CAs backdate, and a turn between the
-    date and the issue would be taken at once, again and again.
+    date and the issue would be taken at once, again and again. No turn comes later than *before_end* ahead of
+    the end, nor later than a quarter of the life if that is less: *fraction* gives way, so that the fleet
+    stays spread.
     """
     lifetime = end - begin
+    if lifetime > timedelta(0):
+        kept = min(before_end, lifetime / 4)
+        fraction = min(fraction, 1 - kept / lifetime - EARLIEST) if kept else fraction
     period = _rounded(lifetime * fraction)
     earliest = begin + lifetime * min(EARLIEST, LATEST - fraction, fraction / 4)
     draw = int.from_bytes(hashlib.sha256(b"renewal" + seed).digest()[:8], "big") / 2**64
@@ -70,7 +77,15 @@ def _rounded(period: timedelta) -> timedelta:
     return (count >> spare << spare) * tick
 
 
-def age(begin: datetime, end: datetime, fraction: float, seed: bytes, now: Moment) -> Age:
+def age(
+    begin: datetime,
+    end: datetime,
+    fraction: float,
+    seed: bytes,
+    now: Moment,
+    *,
+    before_end: timedelta = timedelta(0),
+) -> Age:
     """Whether the certificate is fresh, due or lapsed.
 
     Without a trusted clock only the floor may say "lapsed": an unset clock must not throw an identity away.
@@ -78,7 +93,7 @@ def age(begin: datetime, end: datetime, fraction: float, seed: bytes, now: Momen
     known = now.now if now.trusted else now.floor
     if known > end:
         return Age.LAPSED
-    if now.now >= renewal_moment(begin, end, fraction, seed):
+    if now.now >= renewal_moment(begin, end, fraction, seed, before_end):
         return Age.DUE
     return Age.FRESH
 
@@ -93,9 +108,12 @@ def backoff(
     """How long to wait after the failure number *attempts* (0 for the first) in a row.
 
     Between half and all of an exponentially growing span, and never under what the server *asked* for
-    (Retry-After). With a credential that has life *remaining* there is no hurry, but a short one must not be
-    slept away: no span is over half of what remains, and once the hiccups are over the span is just that,
-    or a day. So the devices that an outage held up come back spread over a day, not in one hour (ADR 15).
+    (Retry-After), but up to a quarter over it: it asks everybody for the same. Only the end of the credential
+    comes before that: one attempt is left in the last tenth of the life that *remains*.
+
+    With life *remaining* there is no hurry, but a short one must not be slept away: no span is over half of
+    what remains, and once the hiccups are over the span is just that, or a day. So the devices that an outage
+    held up come back spread over a day, not in one hour (ADR 15).
     """
     span = min(BACKOFF_FIRST * float(1 << min(attempts, 20)), BACKOFF_LONGEST)
     if remaining is not None:
@@ -103,4 +121,9 @@ def backoff(
         span = min(calm, max(remaining / 2, timedelta(seconds=1)))
     draw = int.from_bytes(random(4), "big") / 2**32
     wait = span * (0.5 + draw / 2)
-    return max(wait, asked) if asked is not None else wait
+    if asked is None:
+        return wait
+    patience = asked * (1 + draw / 4)
+    if remaining is not None:
+        patience = min(patience, remaining * 0.9)
+    return max(wait, patience)

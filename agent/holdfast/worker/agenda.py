@@ -51,7 +51,8 @@ def opening(
     """
     if entry.credential.state is not CredentialState.ACTIVE:
         return None if waiting(entry.schedule, now) and not wanted else ev.StepBegun()
-    stage = age(*life_of(entry), settings.renew.fraction, seed_of(entry), now)
+    renew = settings.renew
+    stage = age(*life_of(entry), renew.fraction, seed_of(entry), now, before_end=renew.before_end)
     if stage is Age.LAPSED:
         return ev.CredentialLapsed()
     if waiting(entry.schedule, now) and not wanted:
@@ -97,7 +98,7 @@ def _credential_due(entry: Identity, settings: IdentitySettings, now: Moment) ->
     at_rest = entry.transaction.state is TransactionState.NONE
     if entry.credential.state is not CredentialState.ACTIVE or not at_rest:
         return now.now
-    return renewal_moment(*life_of(entry), settings.renew.fraction, seed_of(entry))
+    return renewal_moment(*life_of(entry), settings.renew.fraction, seed_of(entry), settings.renew.before_end)
 
 
 def remaining_life(entry: Identity, now: Moment) -> timedelta | None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from holdfast.life.record import Schedule, Trouble
 from holdfast.life.renewal import BACKOFF_LONGEST, backoff, later
-from holdfast.wire.errors import HoldfastError, KeyNotFound, Retry
+from holdfast.wire.errors import HoldfastError, KeyNotFound, RemoteProtocolError, Retry
 from holdfast.wire.model import Moment, RandomBytes, Rejected
 
 
@@ -34,7 +34,9 @@ def next_attempt(
     *,
     remaining: timedelta | None = None,
 ) -> datetime:
-    """When to try again. An error for the operator waits longest: trying a PIN again could lock the key."""
+    """When to try again, not before the server wants it. An error for the operator waits longest: trying a
+    PIN again could lock the key."""
     if isinstance(cause, HoldfastError) and cause.retry is Retry.OPERATOR:
         return later(now.now, BACKOFF_LONGEST)
-    return later(now.now, backoff(schedule.attempts, random, remaining=remaining))
+    asked = cause.retry_after if isinstance(cause, RemoteProtocolError) else None
+    return later(now.now, backoff(schedule.attempts, random, asked=asked, remaining=remaining))
