@@ -42,7 +42,7 @@ def handle(world: World, plan: FaultPlan, operation: str, request: HttpRequest, 
         assert client is not None
         subject, san = _renewed_names(client, csr)
     elif client is not None and client.kind is Kind.IDEVID:
-        _check_own_serial(client, csr)
+        check_own_serial(client, csr)
         subject = subject if subject.rdns else client.certificate.subject
     _await_approval(world, name, request.body)
     certificate, answer = issue.fulfil(
@@ -90,7 +90,7 @@ def _check_link(world: World, challenge: str | None, peer: Peer) -> None:
         raise Refused(400, "challengePassword is not the tls-unique of this connection")
 
 
-def _check_own_serial(client: Client, csr: x509.CertificateSigningRequest) -> None:
+def check_own_serial(client: Client, csr: x509.CertificateSigningRequest) -> None:
     for attribute in csr.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER):
         if attribute.value != client.serial_number:
             raise Refused(403, "the subject names the serial number of another device")

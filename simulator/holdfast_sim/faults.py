@@ -16,7 +16,10 @@ BRSKI = frozenset({"requestvoucher", "voucher_status", "enrollstatus"})
 MASA = frozenset({"masa-requestvoucher", "requestauditlog"})
 SCEP_GET = frozenset({"getcacaps", "getcacert", "getnextcacert"})
 SCEP_MESSAGE = "pkioperation"
-ENDPOINTS = EST_GET | EST_ENROLL | BRSKI | MASA | SCEP_GET | {SCEP_MESSAGE}
+CMP_REQUESTS = frozenset({"cmp-ir", "cmp-cr", "cmp-p10cr", "cmp-kur"})
+CMP_OTHERS = frozenset({"cmp-genm", "cmp-rr", "cmp-certConf", "cmp-pollReq"})
+CMP = "cmp"  # any CMP message
+ENDPOINTS = EST_GET | EST_ENROLL | BRSKI | MASA | SCEP_GET | {SCEP_MESSAGE, CMP}
 
 TRANSPORT_KINDS = frozenset(
     {
@@ -115,6 +118,50 @@ SCEP_REPLY_KINDS = frozenset(
         "forget",  # the transaction is not known any more
     }
 )
+CMP_KINDS = frozenset(
+    {
+        "wrong-version",
+        "wrong-transaction",
+        "wrong-nonce",
+        "no-nonce",
+        "first-nonce",  # harmless after a poll: the nonce of the first message is repeated
+        "wrong-sender",
+        "wrong-body",  # a genp, whatever was asked
+        "unprotected",
+        "unprotected-error",
+        "tampered",  # one header field was changed after it was protected
+        "foreign-signer",
+        "device-signer",  # an end entity of the domain signs
+        "other-signer",  # another authority of the domain signs
+        "no-signer-certificate",
+        "signature-instead",  # a signature where the request had a MAC
+        "mac-instead",  # the other way about
+        "wrong-secret",
+        "mac-bomb",  # a thousand million iterations
+        "mac-weak",  # one iteration
+        "mac-sha1",
+        "refuse",  # an error, notAuthorized
+        "two-polls",
+        "two-statuses",
+        "wrong-info",  # genp about something else
+        "leaf-anchor",
+        "many-certificates",
+        "foreign-root",
+        "foreign-link",
+        "unlinked-root",
+        "wrong-back-link",
+    }
+)
+CMP_REQUEST_KINDS = frozenset(
+    {
+        "wrong-request-id",
+        "two-responses",
+        "no-certificate",
+        "central-key",
+        "ca-pubs",  # the root of another domain
+        "no-implicit-echo",
+    }
+)
 CONNECTION = "registrar"
 CONNECTION_KINDS = frozenset({"swap-certificate"})  # after=N connections another certificate is shown
 
@@ -125,6 +172,9 @@ KINDS: Mapping[str, frozenset[str]] = {
     "requestvoucher": TRANSPORT_KINDS | VOUCHER_KINDS,
     **dict.fromkeys(SCEP_GET, TRANSPORT_KINDS | SCEP_AUTHORITY_KINDS),
     SCEP_MESSAGE: TRANSPORT_KINDS | SCEP_REPLY_KINDS | ISSUE_KINDS,
+    **dict.fromkeys(CMP_OTHERS, CMP_KINDS),
+    **dict.fromkeys(CMP_REQUESTS, CMP_KINDS | CMP_REQUEST_KINDS | ISSUE_KINDS),
+    CMP: TRANSPORT_KINDS | CMP_KINDS | CMP_REQUEST_KINDS,
     CONNECTION: CONNECTION_KINDS,
 }
 

@@ -51,10 +51,7 @@ def order(
 
 def fulfil(world: World, plan: FaultPlan, where: str, wanted: Order) -> tuple[x509.Certificate, bytes]:
     """Sign *wanted*. Returns the certificate and the DER of the answer, which normally carries just it."""
-    for kind, spoil in _SPOILED_ORDERS.items():
-        if plan.due(where, kind):
-            spoil(world, wanted)
-    certificate = wanted.sign()
+    certificate = sign(world, plan, where, wanted)
     if plan.due(where, "extra-chain"):
         return certificate, certificates_only((certificate, *world.domain.cacerts))
     if plan.due(where, "reordered-chain"):
@@ -64,6 +61,14 @@ def fulfil(world: World, plan: FaultPlan, where: str, wanted: Order) -> tuple[x5
     if plan.due(where, "no-certificates"):
         return certificate, certificates_only(())
     return certificate, certificates_only((certificate,))
+
+
+def sign(world: World, plan: FaultPlan, where: str, wanted: Order) -> x509.Certificate:
+    """Sign *wanted*, spoilt by what is due at *where*."""
+    for kind, spoil in _SPOILED_ORDERS.items():
+        if plan.due(where, kind):
+            spoil(world, wanted)
+    return wanted.sign()
 
 
 def _key_mismatch(_: World, wanted: Order) -> None:

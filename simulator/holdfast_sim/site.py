@@ -9,11 +9,11 @@ from typing import Literal
 from holdfast.wire.errors import ConfigError, HoldfastError
 from holdfast.wire.model import Chain, HttpRequest, HttpResponse
 
-from . import est, masa, registrar, scep
+from . import cmp, est, masa, registrar, scep
 from .answers import Answer, Peer, Refused, ok_json, path_of, require_size
 from .ca import Credential
 from .clients import Kind, identify
-from .faults import ENDPOINTS, EVERYWHERE, Fault, FaultPlan
+from .faults import CMP, ENDPOINTS, EVERYWHERE, Fault, FaultPlan
 from .misdelivery import serve
 from .transcript import Transcript
 from .world import World
@@ -66,6 +66,8 @@ class Site:
         name = path.rpartition("/")[2]
         if server == "masa":
             name = "masa-requestvoucher" if name == "requestvoucher" else name
+        elif server != "application" and cmp.serves(request):
+            name = CMP
         elif (where := scep.operation(self.world, request)) is not None and server in ("registrar", "plain"):
             name = where
         elif server == "registrar" and path.startswith(est.ROOT):
@@ -86,6 +88,8 @@ class Site:
             return masa.handle(self.world, self.faults, request, peer)
         if server == "application":
             return _application(self.world, request, peer)
+        if cmp.serves(request):
+            return cmp.handle(self.world, self.faults, request)
         if server == "plain" or path_of(request) == self.world.scep.path:
             return scep.handle(self.world, self.faults, request)
         if path_of(request).startswith(registrar.ROOT):

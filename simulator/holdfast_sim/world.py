@@ -15,6 +15,7 @@ from holdfast.wire.model import ClockState, CsrTemplate, KeyAlgorithm, Moment, R
 
 from . import ca
 from .ca import Authority, Credential, Validity
+from .cmp_desk import CmpDesk, CmpPolicy
 from .domain import INFRASTRUCTURE_LIFE, Domain, general_names
 from .manufacturer import Manufacturer
 from .scep_authority import ScepDesk, ScepPolicy
@@ -118,6 +119,8 @@ class World:
     nonces: dict[str, int] = field(default_factory=dict, repr=False)
     scep: ScepPolicy = field(default_factory=ScepPolicy)
     scep_desk: ScepDesk = field(default_factory=ScepDesk, repr=False)
+    cmp: CmpPolicy = field(default_factory=CmpPolicy)
+    cmp_desk: CmpDesk = field(default_factory=CmpDesk, repr=False)
 
     @classmethod
     def create(

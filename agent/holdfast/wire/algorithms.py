@@ -6,7 +6,9 @@ SHA-384 for P-384 and SHA-256 otherwise. Accepted: RSA of 2048 to 8192 bits, P-2
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -16,6 +18,19 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError, TrustError
 from holdfast.wire.model import SigningKey
+
+try:
+    from cryptography.hazmat.primitives.asymmetric import mldsa
+except ImportError:  # cryptography before 47
+    ML_DSA: Mapping[str, type[Any]] = MappingProxyType({})
+else:
+    ML_DSA = MappingProxyType(  # RFC 9881 §2
+        {
+            "2.16.840.1.101.3.4.3.17": mldsa.MLDSA44PublicKey,
+            "2.16.840.1.101.3.4.3.18": mldsa.MLDSA65PublicKey,
+            "2.16.840.1.101.3.4.3.19": mldsa.MLDSA87PublicKey,
+        }
+    )
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 Digest = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
@@ -90,6 +105,14 @@ def accepted_key(holder: x509.Certificate | x509.CertificateSigningRequest) -> P
             raise TrustError("key.weak", f"RSA key of {key.key_size} bits")
         return key
     raise TrustError("key.unsupported", "neither RSA nor an EC key on P-256, P-384 or P-521")
+
+
+def has_ml_dsa_key(holder: x509.Certificate) -> bool:
+    """Whether *holder* has an ML-DSA key, by which signatures of other parties can be checked here."""
+    try:
+        return isinstance(holder.public_key(), tuple(ML_DSA.values()))
+    except (UnsupportedAlgorithm, ValueError, TypeError):
+        return False
 
 
 def accepted_signature_digest(signed: x509.Certificate | x509.CertificateSigningRequest) -> None:

@@ -29,7 +29,7 @@ from cryptography import x509
 from cryptography.x509 import verification
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy
 
-from holdfast.wire.algorithms import accepted_key
+from holdfast.wire.algorithms import accepted_key, has_ml_dsa_key
 from holdfast.wire.certificates import LIBRARY_ERRORS
 from holdfast.wire.chain_explain import explain
 from holdfast.wire.chain_rules import Rule
@@ -58,7 +58,8 @@ def validate(chain: Chain, anchors: Chain, at: Moment, rule: Rule) -> Chain:
         raise TrustError("chain.too-long", detail)
     leaf = chain[0]
     try:
-        accepted_key(leaf)
+        if not (rule.ml_dsa and has_ml_dsa_key(leaf)):
+            accepted_key(leaf)
     except RemoteProtocolError as error:
         raise TrustError("chain.syntax", error.detail) from error
     path = _prove(chain, anchors, at, rule)

@@ -36,7 +36,7 @@ class Rule:
     ``host``: DNS name or IP address that the leaf must carry; ``host_unless``: a usage that stands in for the
     name. ``pins``: SHA-256 of the only SPKIs accepted; ``device_refused``: a device's own certificate is not
     accepted. ``any_part``: a CA may stand at the end as well, and which usages it needs is the caller's
-    question.
+    question. ``usage_unless_ca``: a CA needs no usage; ``ml_dsa``: the leaf's key may be of that kind.
     """
 
     purpose: str
@@ -50,6 +50,8 @@ class Rule:
     device_refused: bool = False
     ca_refused: bool = False
     any_part: bool = False
+    usage_unless_ca: bool = False
+    ml_dsa: bool = False
 
     @classmethod
     def tls_server(cls, name: str, *, allow_cmcra: bool) -> Rule:
@@ -96,6 +98,21 @@ class Rule:
         return cls("authority", any_part=True)
 
     @classmethod
+    def cmp_authority(cls, *, pinned: bool) -> Rule:
+        """Who may sign CMP messages: a CA, or whom cmcCA or cmcRA says so of (RFC 9810 §4.1, §8.10).
+
+        Without that any device of the domain could answer for its CA. *pinned*: the operator has named it.
+        """
+        usages = frozenset() if pinned else frozenset({oids.CMC_CA, oids.CMC_RA})
+        return cls(
+            "cmp authority",
+            usages=usages,
+            usage_required=not pinned,
+            usage_unless_ca=True,
+            ml_dsa=True,
+        )
+
+    @classmethod
     def client(cls) -> Rule:
         """A TLS client."""
         wanted = frozenset({_CLIENT})
@@ -127,7 +144,7 @@ class Rule:
                 _refuse_device(leaf)
             if self.any_part:
                 return
-            if self.ca_refused or not (is_anchor or self.pins):
+            if self.ca_refused or not (is_anchor or self.pins or self.usage_unless_ca):
                 _refuse_ca(leaf)
             self._check_usage(leaf, is_anchor=is_anchor)
             self._check_host(leaf)
@@ -143,6 +160,8 @@ class Rule:
         extended = _extension(leaf, x509.ExtendedKeyUsage)
         required = self.usage_required or (self.usage_unless_pinned and not is_anchor)
         if not self.usages or (extended is None and not required):
+            return
+        if self.usage_unless_ca and _is_ca(leaf):
             return
         found = {each.dotted_string for each in extended or ()}
         if not found & self.usages:
@@ -176,10 +195,14 @@ def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
         return None
 
 
-def _refuse_ca(leaf: x509.Certificate) -> None:
+def _is_ca(leaf: x509.Certificate) -> bool:
     constraints = _extension(leaf, x509.BasicConstraints)
+    return constraints is not None and constraints.ca
+
+
+def _refuse_ca(leaf: x509.Certificate) -> None:
     usage = _extension(leaf, x509.KeyUsage)
-    if (constraints is not None and constraints.ca) or (usage is not None and usage.key_cert_sign):
+    if _is_ca(leaf) or (usage is not None and usage.key_cert_sign):
         raise TrustError("chain.is-ca", f"{subject_text(leaf)} is a CA", clause="RFC 5280 §4.2.1.9")
 
 

@@ -1,0 +1,262 @@
+"""Certificate requests and templates (RFC 4211). All tags of this module are IMPLICIT, except on a Name.
+
+What is asked for is read out of a PKCS#10 request, which the device keeps anyway: subject, public key and
+extensions go into the template as they stand there, and the key signs anew (RFC 4211 §4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from asn1crypto import csr as asn1_csr
+from cryptography import x509
+
+from holdfast.wire.algorithms import sign_data
+from holdfast.wire.certificates import LIBRARY_ERRORS
+from holdfast.wire.cmp import der, oids
+from holdfast.wire.cmp.algorithms import signature_algorithm
+from holdfast.wire.cmp.der import Cursor
+from holdfast.wire.cmp.message import Algorithm, Info, named, read_algorithm, read_infos, reading
+from holdfast.wire.errors import LocalProtocolError
+from holdfast.wire.model import SigningKey
+from holdfast.wire.oids import EXTENSION_REQUEST
+
+REQUEST_ID: Final = 0
+"""The certReqId of ir, cr and kur (RFC 9483 §4.1.1)."""
+
+P10_REQUEST_ID: Final = -1
+"""The certReqId in answers to p10cr (RFC 9483 §4.1.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """CertTemplate. Values are encoded as outside of a template: ``subject`` a Name, ``public_key`` a
+    SubjectPublicKeyInfo, ``extensions`` a SEQUENCE OF Extension; empty if absent."""
+
+    serial_number: int | None = None
+    issuer: bytes = b""
+    subject: bytes = b""
+    public_key: bytes = field(default=b"", repr=False)
+    extensions: bytes = field(default=b"", repr=False)
+
+    def encode(self) -> bytes:
+        parts = []
+        if self.serial_number is not None:
+            parts.append(der.implicit(1, Cursor(der.integer(self.serial_number)).take(der.INTEGER)))
+        if self.issuer:
+            parts.append(der.explicit(3, self.issuer))
+        if self.subject:
+            parts.append(der.explicit(5, self.subject))
+        if self.public_key:
+            parts.append(der.explicit(6, Cursor(self.public_key).take(der.SEQUENCE)))
+        if self.extensions:
+            parts.append(der.explicit(9, Cursor(self.extensions).take(der.SEQUENCE)))
+        return der.sequence(*parts)
+
+
+def read_template(cursor: Cursor) -> Template:
+    """The next value as CertTemplate. Raises ValueError."""
+    inner = cursor.inside()
+    found: dict[int, bytes] = {}
+    last = -1
+    for each in inner.each():
+        tag = each.peek()
+        number = tag & 0x1F
+        if tag & 0xC0 != 0x80 or number > 9 or number <= last:
+            raise ValueError(f"a template with the tag {tag:#04x}")
+        last = number
+        found[number] = each.take(tag)
+    serial = found.get(1)
+    return Template(
+        serial_number=None if serial is None else Cursor(der.tlv(der.INTEGER, serial)).integer(),
+        issuer=_one_name(found.get(3)),
+        subject=_one_name(found.get(5)),
+        public_key=der.sequence(found[6]) if 6 in found else b"",
+        extensions=der.sequence(found[9]) if 9 in found else b"",
+    )
+
+
+def _one_name(content: bytes | None) -> bytes:
+    if content is None:
+        return b""
+    cursor = Cursor(content)
+    name = cursor.any()
+    cursor.close()
+    if name[0] != der.SEQUENCE:
+        raise ValueError("a Name that is no SEQUENCE")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class CertRequest:
+    """One CertReqMsg. ``signed`` is the DER of the CertRequest, ``proof`` algorithm and signature over it.
+
+    ``ra_verified``: the sender claims to have verified possession itself. ``other_proof``: there is a proof
+    of a kind that is not read.
+    """
+
+    request_id: int
+    template: Template
+    controls: tuple[Info, ...] = ()
+    signed: bytes = field(default=b"", repr=False)
+    proof: tuple[Algorithm, bytes] | None = field(default=None, repr=False)
+    ra_verified: bool = False
+    other_proof: bool = False
+
+    def control(self, oid: str) -> Info | None:
+        return next((c for c in self.controls if c.oid == oid), None)
+
+
+def read_requests(content: bytes) -> tuple[CertRequest, ...]:
+    """The content of ir, cr and kur."""
+    with reading("CertReqMessages"):
+        return tuple(_request(each.inside()) for each in der.read_one(content).each())
+
+
+def _request(cursor: Cursor) -> CertRequest:
+    signed = cursor.any()
+    inner = der.read_one(signed)
+    request_id, template = inner.integer(), read_template(inner)
+    controls = read_infos(inner) if inner.more else ()
+    inner.close()
+    proof, verified, other = None, False, False
+    match cursor.peek():
+        case 0x80:
+            verified = True
+            cursor.any()
+        case 0xA1:
+            proof = _proof(cursor.inside(0xA1))
+        case 0xA2 | 0xA3:
+            other = True
+            cursor.any()
+    if cursor.more:
+        cursor.inside()  # regInfo
+    cursor.close()
+    return CertRequest(request_id, template, controls, signed, proof, verified, other)
+
+
+def _proof(cursor: Cursor) -> tuple[Algorithm, bytes]:
+    if cursor.peek() == 0xA0:
+        raise ValueError("poposkInput beside a template that has subject and key")
+    algorithm, signature = read_algorithm(cursor), cursor.bits()
+    cursor.close()
+    return algorithm, signature
+
+
+def request_message(csr: bytes, key: SigningKey, *, replaces: x509.Certificate | None = None) -> bytes:
+    """The content of ir, cr and, with the certificate that it *replaces*, kur.
+
+    *csr* is a DER PKCS#10 that was parsed before; *key* signs the proof of possession. Raises
+    LocalProtocolError ``cmp.no-subject`` for a request that names nothing.
+    """
+    wanted = template_of(csr)
+    if not wanted.extensions and not Cursor(wanted.subject).take(der.SEQUENCE):
+        detail = "neither a subject nor an alternative name is asked for"
+        raise LocalProtocolError("cmp.no-subject", detail, clause="RFC 9483 §4.1.1")
+    parts = [der.integer(REQUEST_ID), wanted.encode()]
+    if replaces is not None:
+        old = der.sequence(named(replaces.issuer), der.integer(replaces.serial_number))
+        parts.append(der.sequence(Info(oids.OLD_CERT_ID, old).encode()))
+    signed = der.sequence(*parts)
+    algorithm, digest = signature_algorithm(key)
+    proof = der.explicit(1, algorithm.encode(), der.bits(sign_data(key, signed, digest)))
+    return der.sequence(der.sequence(signed, proof))
+
+
+def template_of(csr: bytes) -> Template:
+    """What a PKCS#10 asks for, in the octets that it uses."""
+    info = asn1_csr.CertificationRequest.load(csr)["certification_request_info"]
+    extensions = b""
+    for attribute in info["attributes"]:
+        if attribute["type"].native == "extension_request":
+            extensions = attribute["values"][0].dump()
+    return Template(
+        subject=info["subject"].dump(),
+        public_key=info["subject_pk_info"].dump(),
+        extensions=extensions,
+    )
+
+
+def as_csr(template: Template) -> x509.CertificateSigningRequest:
+    """What *template* asks for, as a PKCS#10 whose signature nobody made: only to be read.
+
+    Raises RemoteProtocolError ``cmp.syntax``.
+    """
+    attributes = der.sequence(der.oid(EXTENSION_REQUEST), der.tlv(der.SET, template.extensions))
+    info = der.sequence(
+        der.integer(0),
+        template.subject or der.sequence(),
+        template.public_key,
+        der.explicit(0, attributes if template.extensions else b""),
+    )
+    algorithm = der.sequence(der.oid("1.3.101.112"))
+    with reading("CertTemplate"):
+        try:
+            found = x509.load_der_x509_csr(der.sequence(info, algorithm, der.bits(bytes(32))))
+            _ = (found.subject, found.extensions, found.public_key())
+        except LIBRARY_ERRORS as error:
+            raise ValueError(str(error)) from error
+    return found
+
+
+def revocation_request(certificate: x509.Certificate, reason: int) -> bytes:
+    """The content of rr: one certificate, exactly one reason (RFC 9483 §4.2)."""
+    template = Template(serial_number=certificate.serial_number, issuer=certificate.issuer.public_bytes())
+    value = der.octets(der.tlv(0x0A, bytes((reason,))))
+    details = der.sequence(der.sequence(der.oid(oids.CRL_REASON), value))
+    return der.sequence(der.sequence(template.encode(), details))
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationDetails:
+    """One RevDetails. ``reasons`` are the CRL reasons that were given: one is right."""
+
+    template: Template
+    reasons: tuple[int, ...]
+
+
+def read_revocations(content: bytes) -> tuple[RevocationDetails, ...]:
+    """The content of rr."""
+    with reading("RevReqContent"):
+        found = []
+        for each in der.read_one(content).each():
+            inner = each.inside()
+            template = read_template(inner)
+            reasons = _reasons(inner.inside()) if inner.more else ()
+            inner.close()
+            found.append(RevocationDetails(template, reasons))
+        return tuple(found)
+
+
+def _reasons(extensions: Cursor) -> tuple[int, ...]:
+    found = []
+    for each in extensions.each():
+        inner = each.inside()
+        oid = inner.oid()
+        if inner.peek() == der.BOOLEAN:
+            inner.any()
+        value = Cursor(inner.octets())
+        inner.close()
+        if oid == oids.CRL_REASON:
+            content = value.take(0x0A)
+            value.close()
+            if len(content) != 1:
+                raise ValueError("an impossible CRLReason")
+            found.append(content[0])
+    return tuple(found)
+
+
+def read_certificate_id(value: bytes) -> tuple[bytes, int]:
+    """A CertId: the issuer as GeneralName, and the serial number."""
+    with reading("CertId"):
+        cursor = der.read_one(value)
+        issuer, serial = cursor.any(), cursor.integer()
+        cursor.close()
+        return issuer, serial
+
+
+def texts(values: Sequence[str]) -> bytes:
+    """SEQUENCE OF UTF8String."""
+    return der.sequence(*map(der.text, values))

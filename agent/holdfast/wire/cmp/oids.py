@@ -1,0 +1,52 @@
+"""Object identifiers of CMP and CRMF, as dotted strings (RFC 9810 appendix F, RFC 4211, RFC 9481)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# What stands in generalInfo, genm and genp: id-it.
+IMPLICIT_CONFIRM: Final = "1.3.6.1.5.5.7.4.13"
+CONFIRM_WAIT_TIME: Final = "1.3.6.1.5.5.7.4.14"
+CA_CERTS: Final = "1.3.6.1.5.5.7.4.17"
+ROOT_CA_KEY_UPDATE: Final = "1.3.6.1.5.5.7.4.18"
+CERT_REQ_TEMPLATE: Final = "1.3.6.1.5.5.7.4.19"
+ROOT_CA_CERT: Final = "1.3.6.1.5.5.7.4.20"
+CERT_PROFILE: Final = "1.3.6.1.5.5.7.4.21"
+CRL_STATUS_LIST: Final = "1.3.6.1.5.5.7.4.22"
+CRLS: Final = "1.3.6.1.5.5.7.4.23"
+
+# Controls of a certificate request or template: id-regCtrl.
+OLD_CERT_ID: Final = "1.3.6.1.5.5.7.5.1.5"
+ALG_ID: Final = "1.3.6.1.5.5.7.5.1.11"
+RSA_KEY_LEN: Final = "1.3.6.1.5.5.7.5.1.12"
+
+# Protection by a shared secret.
+PASSWORD_BASED_MAC: Final = "1.2.840.113533.7.66.13"  # noqa: S105 - an algorithm
+PBMAC1: Final = "1.2.840.113549.1.5.14"
+PBKDF2: Final = "1.2.840.113549.1.5.12"
+
+SHA1: Final = "1.3.14.3.2.26"
+SHA256: Final = "2.16.840.1.101.3.4.2.1"
+SHA384: Final = "2.16.840.1.101.3.4.2.2"
+SHA512: Final = "2.16.840.1.101.3.4.2.3"
+HMAC_SHA1: Final = "1.2.840.113549.2.7"
+HMAC_SHA1_ISAKMP: Final = "1.3.6.1.5.5.8.1.2"
+HMAC_SHA256: Final = "1.2.840.113549.2.9"
+HMAC_SHA384: Final = "1.2.840.113549.2.10"
+HMAC_SHA512: Final = "1.2.840.113549.2.11"
+
+# Protection by a signature.
+RSA_SHA256: Final = "1.2.840.113549.1.1.11"
+RSA_SHA384: Final = "1.2.840.113549.1.1.12"
+RSA_SHA512: Final = "1.2.840.113549.1.1.13"
+ECDSA_SHA256: Final = "1.2.840.10045.4.3.2"
+ECDSA_SHA384: Final = "1.2.840.10045.4.3.3"
+ECDSA_SHA512: Final = "1.2.840.10045.4.3.4"
+
+# Public keys.
+EC: Final = "1.2.840.10045.2.1"
+P256: Final = "1.2.840.10045.3.1.7"
+P384: Final = "1.3.132.0.34"
+
+COMMON_NAME: Final = "2.5.4.3"
+CRL_REASON: Final = "2.5.29.21"
