@@ -24,9 +24,9 @@ Server = Literal["registrar", "masa", "application", "plain"]
 class Site:
     """All servers over one world. One request is handled at a time; calls may come from any thread.
 
-    ``registrar`` speaks BRSKI and EST on one port, as RFC 8995 wants, and SCEP beside them; ``plain`` has
-    no TLS and speaks SCEP, whose messages protect themselves. ``application`` stands for what the
-    device is there for: it wants an LDevID and says whose it saw.
+    ``registrar`` speaks BRSKI and EST on one port, as RFC 8995 wants, and CMP and SCEP beside them;
+    ``plain`` has no TLS and speaks those two, whose messages protect themselves. ``application`` stands for
+    what the device is there for: it wants an LDevID and says whose it saw.
     """
 
     def __init__(
