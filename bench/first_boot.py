@@ -56,7 +56,7 @@ class Cost:
 def measure() -> tuple[Cost, ...]:
     """First boot and renewal of one factory-fresh device. Raises RuntimeError if one of them fails."""
     with Stage() as stage:
-        stage.meter.take()
+        stage.hardware.take()
         first = _cost(stage, "first boot", stage.agent("step", "--json"))
         second = _cost(stage, "renewal", stage.agent("step", "--json", "--renew", "ldevid"))
     return first, second
@@ -68,7 +68,7 @@ def _cost(stage: Stage, name: str, run: Run) -> Cost:
     steps: list[Mapping[str, Any]] = run.told["steps"]
     return Cost(
         name,
-        tuple(c.name for c in stage.meter.take()),
+        tuple(c.name for c in stage.hardware.take()),
         sum(s["round_trips"] for s in steps),
         sum(s["connections"] for s in steps),
         1000 * (steps[-1]["ended"] - steps[0]["began"]),

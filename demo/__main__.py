@@ -22,10 +22,14 @@ def main() -> int:
     """Exit status 0 if everything that is shown really happened."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    quiet = parser.parse_args().json
+    parser.add_argument(
+        "--keys", choices=("tpm", "pkcs11"), default="tpm", help="the home of the device's keys"
+    )
+    options = parser.parse_args()
+    quiet = options.json
     say: Callable[[str], None] = (lambda _text: None) if quiet else print
     try:
-        told = perform(say)
+        told = perform(say, options.keys)
     except DemoError as error:
         if quiet:
             print(json.dumps({"ok": False, "error": str(error)}))
@@ -36,16 +40,23 @@ def main() -> int:
     return 0
 
 
-def perform(say: Callable[[str], None]) -> dict[str, Any]:
-    """Run it all; returns the demonstration's JSON object."""
+def perform(say: Callable[[str], None], keys: str = "tpm") -> dict[str, Any]:
+    """Run it all with the keys in a TPM or on a PKCS#11 token; returns the demonstration's JSON object."""
     rows: list[Line] = []
     began = time.monotonic()
-    with Stage() as stage:
-        made = stage.meter.take()
+    with Stage(keys=keys) as stage:
+        made = stage.hardware.take()
         rows.append(
-            Line("factory: TPM, EK, IDevID, owner's servers", _ms(began), tuple(c.name for c in made), 0, 0)
+            Line(
+                "factory: keys, IDevID, owner's servers",
+                _ms(began),
+                tuple(c.name for c in made),
+                0,
+                0,
+            )
         )
-        say(f"A gateway left the factory: {stage.made.serial}, IDevID key at {stage.made.idevid_handle}.")
+        place = stage.made.idevid_uri or stage.made.idevid_handle
+        say(f"A gateway left the factory: {stage.made.serial}, IDevID key at {place}.")
         say(f"The owner's registrar listens on {stage.servers.addresses['registrar']}.\n")
 
         rows += _step(stage, "first boot", stage.agent("step", "--json"))
@@ -54,7 +65,7 @@ def perform(say: Callable[[str], None]) -> dict[str, Any]:
 
         began = time.monotonic()
         greeting = hello(stage.config, stage.servers.addresses["application"])
-        used = tuple(c.name for c in stage.meter.take())
+        used = tuple(c.name for c in stage.hardware.take())
         rows.append(Line("use: mutual TLS with the LDevID", _ms(began), used, 1, 1))
         say(f"The owner's application says: {greeting}\n")
 
@@ -82,7 +93,7 @@ def perform(say: Callable[[str], None]) -> dict[str, Any]:
 def _step(stage: Stage, prefix: str, run: Run) -> tuple[Line, ...]:
     if run.status != 0:
         raise DemoError(f"{prefix} failed: {run.output} {run.errors}")
-    return lines(prefix, run.told["steps"], stage.meter.take())
+    return lines(prefix, run.told["steps"], stage.hardware.take())
 
 
 def _identity(stage: Stage) -> dict[str, Any]:

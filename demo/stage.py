@@ -20,21 +20,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from holdfast_factory.authority import Product, init_factory
-from holdfast_factory.device import make_device
-from holdfast_factory.ek import EK_AUTHORITY
+from demo.hardware import Hardware, MeteredTpm, Token
+from holdfast_factory.authority import Factory, Product, init_factory
 from holdfast_factory.swtpm import Swtpm
-from holdfast_factory.tpm_meter import TpmMeter
 
 SERIAL: Final = "HF-2027-000042"
 
 CONFIG: Final = """\
 # Written by the demonstration: all that a device needs to be told.
 state-directory: {state}
-keys:
-  tcti: "{tcti}"
-  storage: {storage}
-idevid:
+{hardware}\
   chain-file: {device}/idevid-chain.pem
 manufacturer:
   anchors: {device}/manufacturer-anchors.pem
@@ -103,13 +98,23 @@ class Servers:
 
 
 class Stage:
-    """A device whose TPM is metered, its manufacturer, and its owner's servers. Leaves nothing behind."""
+    """A device with metered key hardware, its manufacturer, and its owner's servers. Leaves nothing behind.
+
+    *keys*: ``tpm``, whose keys are stored as *storage* says, or ``pkcs11``.
+    """
 
     def __init__(
-        self, *, serve: Sequence[str] = (), storage: str = "blob", extra: str = "", serial: str = SERIAL
+        self,
+        *,
+        serve: Sequence[str] = (),
+        storage: str = "blob",
+        extra: str = "",
+        serial: str = SERIAL,
+        keys: str = "tpm",
     ) -> None:
         self._serve = serve
         self._storage = storage
+        self._keys = keys
         self._extra = extra
         self._serial = serial
         self._open = ExitStack()
@@ -131,26 +136,34 @@ class Stage:
         self.directory = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-")))
         self.device = self.directory / "device"
         self.state = self.directory / "state"
-        self.tpm_state = self.directory / "tpm"
         now = datetime.now(UTC).replace(microsecond=0)
         works = self.directory / "factory"
         factory = init_factory(works, Product("masa.example", "Holdfast Example Works", "Gateway"), now)
-        authority = factory.directory / EK_AUTHORITY
-        self.tpm = self._open.enter_context(Swtpm(self.tpm_state, ek=True, ek_authority=authority))
-        self.meter = self._open.enter_context(TpmMeter(self.tpm.port))
-        self.made = make_device(factory, self.meter.tcti, self._serial, self.device, now)
+        self.hardware: Hardware = self._hardware(factory)
+        self.made = self.hardware.provision(factory, self._serial, self.device, now)
         self.servers = Servers(self.directory / "owner", works, self._serve)
         self._open.callback(self.servers.close)
         self.config = self.directory / "holdfast.yaml"
         self.configure(self.servers.addresses["registrar"])
+
+    def _hardware(self, factory: Factory) -> Hardware:
+        if self._keys == "pkcs11":
+            return Token(self.directory / "token")
+        return MeteredTpm(self.directory / "tpm", factory, self._storage, self._open)
+
+    @property
+    def tpm(self) -> Swtpm:
+        """The software TPM of a device that has one."""
+        if not isinstance(self.hardware, MeteredTpm):
+            raise LookupError("the keys of this device are in no TPM")
+        return self.hardware.tpm
 
     def configure(self, registrar: str) -> None:
         """Write the device's configuration, pointing it at *registrar*."""
         self.config.write_text(
             CONFIG.format(
                 state=self.state,
-                tcti=self.meter.tcti,
-                storage=self._storage,
+                hardware=self.hardware.settings(),
                 device=self.device,
                 signer=self.made.voucher_signer,
                 registrar=registrar,

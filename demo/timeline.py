@@ -12,11 +12,12 @@ LABELS: Final = {
     "PrepareAttempt": "connect to an unknown registrar, sign the voucher request",
     "RequestVoucher": "voucher: whose device is this?",
     "Discover": "EST: the CA's certificates and wishes",
-    "MakeRequest": "new key in the TPM, CSR",
+    "MakeRequest": "new key in its hardware, CSR",
     "Enroll": "EST: the certificate",
     "Resume": "EST: the certificate, asked for again",
     "ProveCredential": "new connection with the new certificate",
     "Deploy": "files for other programs",
+    "RunHook": "hooks of other programs",
     "RetireKeys": "destroy the old key",
 }
 

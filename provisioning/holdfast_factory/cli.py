@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast.wire.errors import HoldfastError
-from holdfast_factory.authority import MODEL, ORGANIZATION, Product, init_factory, open_factory
+from holdfast.keys.pkcs11_uri import parse
+from holdfast.wire.errors import ConfigError, HoldfastError
+from holdfast_factory.authority import MODEL, ORGANIZATION, Factory, Product, init_factory, open_factory
 from holdfast_factory.ek import EK_AUTHORITY
 from holdfast_factory.swtpm import Swtpm
+
+if TYPE_CHECKING:
+    from holdfast_factory.device import Device
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +47,9 @@ def _make_device(options: argparse.Namespace) -> None:
     from holdfast_factory.device import make_device  # noqa: PLC0415 (init needs no TPM library)
 
     factory = open_factory(options.factory)
-    if options.tcti:
+    if options.token or options.token_state:
+        device = _on_token(factory, options)
+    elif options.tcti:
         device = make_device(factory, options.tcti, options.serial, options.out, _now())
     else:
         with Swtpm(options.tpm_state, ek=True, ek_authority=factory.directory / EK_AUTHORITY) as tpm:
@@ -50,7 +58,31 @@ def _make_device(options: argparse.Namespace) -> None:
         print(msgspec.json.encode(asdict(device)).decode())
     else:
         state = "made" if device.new else "was made before"
-        print(f"{device.serial}: {state}; IDevID at {device.idevid_handle}, files in {options.out}")
+        place = device.idevid_uri or device.idevid_handle
+        print(f"{device.serial}: {state}; IDevID at {place}, files in {options.out}")
+
+
+def _on_token(factory: Factory, options: argparse.Namespace) -> Device:
+    from holdfast_factory.softhsm import make_token  # noqa: PLC0415 (nor the library for tokens)
+    from holdfast_factory.token_device import TokenPlace, make_token_device  # noqa: PLC0415
+
+    if options.token_state:
+        made = make_token(options.token_state, "gateway", secrets.token_hex(8))
+        made.see()
+        token, module, pin_file = made.uri, made.module, made.pin_file
+    elif options.module and options.pin_file:
+        token, module, pin_file = options.token, options.module, options.pin_file
+    else:
+        raise ConfigError("factory.token", "--token needs --module and --pin-file")
+
+    def pin() -> bytes:
+        try:
+            return bytes(pin_file.read_bytes().removesuffix(b"\n"))
+        except OSError as error:
+            raise ConfigError("factory.token", f"{pin_file}: {error.strerror}") from error
+
+    place = TokenPlace(module, parse(token), pin)
+    return make_token_device(factory, place, options.serial, options.out, _now())
 
 
 def _now() -> datetime:
@@ -65,11 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--masa-url", required=True, metavar="HOST:PORT", help="the MASA that IDevIDs name")
     init.add_argument("--organization", default=ORGANIZATION)
     init.add_argument("--model", default=MODEL)
-    make = commands.add_parser("make-device", help="give a TPM its IDevID")
+    make = commands.add_parser("make-device", help="give a TPM or a PKCS#11 token its IDevID")
     make.add_argument("--factory", required=True, metavar="DIR", type=Path)
     tpm = make.add_mutually_exclusive_group(required=True)
     tpm.add_argument("--tpm-state", metavar="DIR", type=Path, help="a software TPM with its state here")
     tpm.add_argument("--tcti", help="a TPM that runs already, such as device:/dev/tpmrm0")
+    tpm.add_argument("--token-state", metavar="DIR", type=Path, help="a software token with its state here")
+    tpm.add_argument("--token", metavar="URI", help="a token that is there, such as pkcs11:token=gateway")
+    make.add_argument("--module", type=Path, help="the PKCS#11 module of --token")
+    make.add_argument("--pin-file", metavar="FILE", type=Path, help="the user PIN of --token")
     make.add_argument("--serial", required=True)
     make.add_argument("--out", required=True, metavar="DIR", type=Path, help="what ships with the device")
     make.add_argument("--json", action="store_true")

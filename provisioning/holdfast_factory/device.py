@@ -25,7 +25,8 @@ from holdfast_factory.inspection import inspect
 @dataclass(frozen=True, slots=True)
 class Device:
     """What left the line. ``new`` is False if the TPM held this IDevID already. Handles are numbers as the
-    agent's configuration spells them; ``voucher_signer`` is the SHA-256 of the MASA signer's SPKI, in hex."""
+    agent's configuration spells them, and empty where the IDevID is on a token, at ``idevid_uri``;
+    ``voucher_signer`` is the SHA-256 of the MASA signer's SPKI, in hex."""
 
     serial: str
     certificate_sha256: str
@@ -35,6 +36,7 @@ class Device:
     voucher_signer: str
     ek_certificate_sha256: str
     new: bool
+    idevid_uri: str = ""
 
 
 def make_device(
@@ -58,12 +60,7 @@ def make_device(
         if srk:
             chip.provision_srk()
         certificate = present or _issue(factory, chip, serial, now)
-    write_file(out / "idevid.pem", certificate.public_bytes(Encoding.PEM))
-    write_file(
-        out / "idevid-chain.pem",
-        certificate.public_bytes(Encoding.PEM) + factory.idevid_ca.certificate.public_bytes(Encoding.PEM),
-    )
-    write_file(out / "manufacturer-anchors.pem", factory.root.certificate.public_bytes(Encoding.PEM))
+    ship(factory, certificate, out)
     with Chip(tcti) as chip:
         inspect(factory, chip, serial, out, srk=srk)
         ek = chip.ek_certificate()
@@ -90,7 +87,7 @@ def _installed(factory: Factory, chip: Chip, serial: str) -> x509.Certificate | 
     content = chip.read_nv(IDEVID_NV)
     present = _certificate(content) if content else None
     if present is not None:
-        _refuse_other_identity(factory, present, serial)
+        refuse_other_identity(factory, present, serial)
     key = chip.provision_idevid()
     fingerprint = _sha256(csr.public_bytes(key))
     other = ledger.other_owner(factory.directory, serial, fingerprint)
@@ -108,21 +105,31 @@ def _installed(factory: Factory, chip: Chip, serial: str) -> x509.Certificate | 
     return present
 
 
-def _refuse_other_identity(factory: Factory, present: x509.Certificate, serial: str) -> None:
-    """One TPM has one identity, from one factory."""
+def ship(factory: Factory, certificate: x509.Certificate, out: Path) -> None:
+    """Write the certificates that go with the device into *out*."""
+    write_file(out / "idevid.pem", certificate.public_bytes(Encoding.PEM))
+    write_file(
+        out / "idevid-chain.pem",
+        certificate.public_bytes(Encoding.PEM) + factory.idevid_ca.certificate.public_bytes(Encoding.PEM),
+    )
+    write_file(out / "manufacturer-anchors.pem", factory.root.certificate.public_bytes(Encoding.PEM))
+
+
+def refuse_other_identity(factory: Factory, present: x509.Certificate, serial: str) -> None:
+    """One device has one identity, from one factory. Raises KeyStoreError ``factory.other-serial``."""
     try:
         held = reading.serial_number(present)
     except HoldfastError as error:
-        raise KeyStoreError("factory.other-serial", f"NV {IDEVID_NV:#010x} holds a foreign IDevID") from error
+        raise KeyStoreError("factory.other-serial", "the hardware holds a foreign IDevID") from error
     if held != serial:
         raise KeyStoreError(
-            "factory.other-serial", f"this TPM is device {held!r} already, it cannot become {serial!r}"
+            "factory.other-serial", f"this hardware is device {held!r} already, it cannot become {serial!r}"
         )
     try:
         present.verify_directly_issued_by(factory.idevid_ca.certificate)
     except (ValueError, TypeError, InvalidSignature) as error:
         issuer = present.issuer.rfc4514_string()
-        raise KeyStoreError("factory.other-serial", f"this TPM got {serial!r} from {issuer}") from error
+        raise KeyStoreError("factory.other-serial", f"it got {serial!r} from {issuer}") from error
 
 
 def _certificate(content: bytes) -> x509.Certificate | None:

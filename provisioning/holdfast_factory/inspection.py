@@ -25,17 +25,25 @@ def inspect(factory: Factory, chip: Chip, serial: str, out: Path, *, srk: bool) 
     """Raises KeyStoreError ``factory.inspection`` saying what is not as it must be."""
     content = chip.read_nv(IDEVID_NV) or b""
     certificate = _read(lambda: x509.load_der_x509_certificate(content), f"NV {IDEVID_NV:#010x}")
+    inspect_certificate(factory, certificate, serial, out)
+    public = certificate.public_key()
+    _check(chip.public_key(IDEVID_HANDLE) == public, f"the key at {IDEVID_HANDLE:#x} is another one")
+    with chip.using("signing a challenge"):
+        inspect_key(chip.signer(IDEVID_HANDLE), certificate)
+    if srk:
+        _check(chip.public_key(SRK_HANDLE) is not None, f"no storage root key at {SRK_HANDLE:#x}")
+    _check(chip.lockout_tries() >= LOCKOUT_TRIES, "a few power cuts would lock the TPM out")
+    _check(chip.transients() == 0, "transient objects are left in the TPM")
+
+
+def inspect_certificate(factory: Factory, certificate: x509.Certificate, serial: str, out: Path) -> None:
+    """The certificate in the hardware and the files in *out*; raises as :func:`inspect` does."""
     chain = _read(lambda: _pem(out / "idevid-chain.pem"), "idevid-chain.pem")
     anchors = _read(lambda: _pem(out / "manufacturer-anchors.pem"), "manufacturer-anchors.pem")
     _check(bool(chain) and chain[0] == certificate, "idevid-chain.pem does not start with the IDevID")
     _check(anchors == [factory.root.certificate], "manufacturer-anchors.pem is not the root")
     _check_path([*chain, *anchors])
     _check_profile(factory, certificate, serial)
-    _check_key(chip, certificate)
-    if srk:
-        _check(chip.public_key(SRK_HANDLE) is not None, f"no storage root key at {SRK_HANDLE:#x}")
-    _check(chip.lockout_tries() >= LOCKOUT_TRIES, "a few power cuts would lock the TPM out")
-    _check(chip.transients() == 0, "transient objects are left in the TPM")
 
 
 def _check_path(path: list[x509.Certificate]) -> None:
@@ -56,19 +64,16 @@ def _check_profile(factory: Factory, certificate: x509.Certificate, serial: str)
     _check(named.value.key_identifier == issuer.value.digest, "the AKI does not name the issuing CA")
 
 
-def _check_key(chip: Chip, certificate: x509.Certificate) -> None:
-    """The key in the TPM signs a fresh challenge that the certificate's key verifies."""
+def inspect_key(signer: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+    """The key in its hardware signs a fresh challenge that the certificate's key verifies."""
     public = certificate.public_key()
-    _check(chip.public_key(IDEVID_HANDLE) == public, f"the key at {IDEVID_HANDLE:#x} is another one")
     challenge = secrets.token_bytes(32)
-    signer = chip.signer(IDEVID_HANDLE)
-    with chip.using("signing a challenge"):
-        signature = signer.sign(challenge, ec.ECDSA(hashes.SHA256()))
+    signature = signer.sign(challenge, ec.ECDSA(hashes.SHA256()))
     assert isinstance(public, ec.EllipticCurvePublicKey)
     try:
         public.verify(signature, challenge, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as error:
-        raise _fault("the TPM's signature does not verify") from error
+        raise _fault("the hardware's signature does not verify") from error
 
 
 def _pem(path: Path) -> list[x509.Certificate]:

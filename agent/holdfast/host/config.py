@@ -26,6 +26,7 @@ from holdfast.host.config_model import (
 )
 from holdfast.host.config_rules import Rules
 from holdfast.host.config_shape import faults_in, schema_text, with_defaults
+from holdfast.host.config_tokens import TokenSettings, read_home, read_idevid
 from holdfast.host.config_yaml import Fault, dotted, parse
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import KeyAlgorithm
@@ -44,6 +45,7 @@ __all__ = [
     "RenewSettings",
     "SanSettings",
     "Settings",
+    "TokenSettings",
     "load",
     "schema_text",
 ]
@@ -110,6 +112,7 @@ class _Reader:
 
     def settings(self, data: Any) -> Settings:
         maker, limits = data["manufacturer"], data["limits"]
+        keys = self._keys(data["keys"], tuple(i["name"] for i in data["identities"]))
         return Settings(
             registrars=tuple(map(registrar, data["registrars"])),
             manufacturer=ManufacturerSettings(
@@ -119,8 +122,8 @@ class _Reader:
                 assertions=frozenset(maker["assertions"]),
             ),
             state_directory=Path(data["state-directory"]),
-            keys=self._keys(data["keys"], tuple(i["name"] for i in data["identities"])),
-            idevid=self._idevid(data["idevid"]),
+            keys=keys,
+            idevid=self._idevid(data["idevid"], keys.token),
             proxy=proxy(data["proxy"]) if "proxy" in data else None,
             clock=data["clock"],
             limits=LimitSettings(**{name.replace("-", "_"): value for name, value in limits.items()}),
@@ -135,9 +138,10 @@ class _Reader:
             auth_file=self._path(data, "auth-file"),
             owner_auth_file=self._path(data, "owner-auth-file"),
             identities=identities,
+            token=read_home(data["pkcs11"], self._base, self._credentials) if "pkcs11" in data else None,
         )
 
-    def _idevid(self, data: Any) -> IdevidSettings:
+    def _idevid(self, data: Any, home: TokenSettings | None) -> IdevidSettings:
         certificate = data["certificate"]
         return IdevidSettings(
             handle=int(data["handle"]),
@@ -145,6 +149,7 @@ class _Reader:
             certificate_file=self._path(certificate, "file"),
             chain_file=self._path(data, "chain-file"),
             auth_file=self._path(data, "auth-file"),
+            token=read_idevid(data, self._base, self._credentials, home),
         )
 
     def _identity(self, data: Any) -> IdentitySettings:

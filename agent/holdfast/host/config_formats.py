@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from holdfast.host.config_tokens import object_uri, token_uri
+
 _HOST: Final = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
 )
@@ -166,5 +168,7 @@ FORMATS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
         "template": template,
         "dns-template": dns_template,
         "uri-template": uri_template,
+        "token-uri": token_uri,
+        "private-key-uri": object_uri,
     }
 )

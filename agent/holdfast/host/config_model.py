@@ -10,37 +10,21 @@ from types import MappingProxyType
 from typing import ClassVar, Final, Literal
 
 from holdfast.host.clock import Policy
-from holdfast.keys.open import TpmSettings
+from holdfast.host.config_secrets import read_secret, secret_from
+from holdfast.host.config_tokens import TokenSettings
+from holdfast.keys.open import Pkcs11Settings, TpmSettings
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.http import HttpCredentials
 from holdfast.wire.model import KeyAlgorithm
 
-MAX_SECRET: Final = 4096
 DEFAULT_NV_INDEX: Final = 0x01C90200  # the IDevID template of TCG, "TPM 2.0 Keys for Device Identity"
 _SUBJECT: Final[Mapping[str, str]] = MappingProxyType({"common-name": "{serial}"})
 
 
-def secret_from(path: Path | None) -> Callable[[], bytes] | None:
-    """A reader of the secret in *path*, to be called when it is needed; None without a file."""
-    return None if path is None else lambda: read_secret(path)
-
-
-def read_secret(path: Path) -> bytes:
-    """The content of *path* without one trailing newline. Raises ConfigError, which never shows it."""
-    try:
-        with path.open("rb") as file:
-            secret = file.read(MAX_SECRET + 1)
-    except OSError as error:
-        raise ConfigError("config.secret", f"{path}: {error.strerror}") from error
-    secret = secret.removesuffix(b"\n").removesuffix(b"\r")
-    if not 0 < len(secret) <= MAX_SECRET:
-        raise ConfigError("config.secret", f"{path}: a secret has 1 to {MAX_SECRET} bytes")
-    return secret
-
-
 @dataclass(frozen=True, slots=True)
 class KeySettings:
-    """The home of keys. ``identities`` are the names that keys are made for."""
+    """The home of keys: the ``token`` if there is one, else the TPM that the other fields describe.
+    ``identities`` are the names that keys are made for."""
 
     tcti: str = "device:/dev/tpmrm0"
     srk: int = 0x81000001
@@ -48,6 +32,11 @@ class KeySettings:
     auth_file: Path | None = None
     owner_auth_file: Path | None = None
     identities: tuple[str, ...] = ("ldevid",)
+    token: TokenSettings | None = None
+
+    def store_settings(self, directory: Path) -> TpmSettings | Pkcs11Settings:
+        """What opens the store; *directory* is for what it keeps on disk."""
+        return self.token.store_settings(directory) if self.token else self.tpm_settings(directory)
 
     def tpm_settings(self, directory: Path) -> TpmSettings:
         """What opens the TPM store, with wrapped keys in *directory*."""
@@ -64,13 +53,17 @@ class KeySettings:
 
 @dataclass(frozen=True, slots=True)
 class IdevidSettings:
-    """The maker's identity. The certificate is in the file if there is one, else at the NV index."""
+    """The maker's identity: on the ``token`` if there is one, else in the TPM at ``handle``.
+
+    The certificate is in the file if there is one, else beside the key on the token, or at the NV index.
+    """
 
     handle: int = 0x81020000
     nv_index: int = DEFAULT_NV_INDEX
     certificate_file: Path | None = None
     chain_file: Path | None = None
     auth_file: Path | None = None
+    token: TokenSettings | None = None
 
     @property
     def auth(self) -> Callable[[], bytes] | None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from holdfast.host.config_formats import split_est_url
 from holdfast.host.config_model import rung_names
 from holdfast.host.config_shape import with_defaults
+from holdfast.host.config_tokens import faults as token_faults
 from holdfast.host.config_yaml import Document, Fault, KeyPath
 
 _FILES: Final[tuple[KeyPath, ...]] = (
@@ -40,25 +41,26 @@ class Rules:
     def faults(self) -> Iterator[Fault]:
         """Every rule that does not hold."""
         for path in _FILES:
-            yield from self._file(path, secret=False)
+            yield from self.file(path, secret=False)
         for path in _SECRETS:
-            yield from self._file(path, secret=True)
+            yield from self.file(path, secret=True)
+        yield from token_faults(self)
         yield from self._limits()
         yield from self._identities()
 
     def _limits(self) -> Iterator[Fault]:
-        limits = with_defaults({"limits": self._get(("limits",), dict) or {}})["limits"]
+        limits = with_defaults({"limits": self.get(("limits",), dict) or {}})["limits"]
         for name in ("connect-seconds", "read-seconds"):
             value, total = limits[name], limits["total-seconds"]
             if all(isinstance(n, int | float) for n in (value, total)) and value > total:
-                yield self._fault(("limits", name), "must not be more than total-seconds")
+                yield self.fault(("limits", name), "must not be more than total-seconds")
 
     def _identities(self) -> Iterator[Fault]:
         seen: set[str | None] = set()
-        for n in range(len(self._get(("identities",), list) or [])):
-            name = self._get(("identities", n, "name"), str)
+        for n in range(len(self.get(("identities",), list) or [])):
+            name = self.get(("identities", n, "name"), str)
             if name is not None and name in seen:
-                yield self._fault(("identities", n, "name"), "another identity has this name")
+                yield self.fault(("identities", n, "name"), "another identity has this name")
             seen.add(name)
             yield from self._protocols(("identities", n, "protocols"))
             yield from self._hooks(("identities", n, "deploy", "hooks"))
@@ -66,53 +68,58 @@ class Rules:
     def _protocols(self, path: KeyPath) -> Iterator[Fault]:
         rules: dict[str, Callable[[KeyPath], Iterator[Fault]]] = {"est": self._est}
         rungs: list[tuple[KeyPath, str | None]] = []
-        for n in range(len(self._get(path, list) or [])):
-            for kind in self._get((*path, n), dict) or {}:
+        for n in range(len(self.get(path, list) or [])):
+            for kind in self.get((*path, n), dict) or {}:
                 if kind in rules:
                     yield from rules[kind]((*path, n, kind))
-                    rungs.append(((*path, n, kind), self._get((*path, n, kind, "name"), str)))
+                    rungs.append(((*path, n, kind), self.get((*path, n, kind, "name"), str)))
         names = rung_names([(str(where[-1]), name) for where, name in rungs])
         for n, (where, _) in enumerate(rungs):
             if names[n] in names[:n]:
-                yield self._fault((*where, "name"), f"{names[n]} is the name of another protocol here")
+                yield self.fault((*where, "name"), f"{names[n]} is the name of another protocol here")
 
     def _hooks(self, path: KeyPath) -> Iterator[Fault]:
         """Each tells a unit or runs a command; a step has time for all of them."""
         total = 0.0
-        for n, hook in enumerate(self._get(path, list) or []):
+        for n, hook in enumerate(self.get(path, list) or []):
             if not isinstance(hook, dict):
                 continue
             if ("unit" in hook) == ("command" in hook):
-                yield self._fault((*path, n), "must have exactly one of unit, command")
+                yield self.fault((*path, n), "must have exactly one of unit, command")
             if "action" in hook and "unit" not in hook:
-                yield self._fault((*path, n, "action"), "needs a unit")
-            command = self._get((*path, n, "command", 0), str)
+                yield self.fault((*path, n, "action"), "needs a unit")
+            command = self.get((*path, n, "command", 0), str)
             if command is not None and not command.startswith("/"):
-                yield self._fault((*path, n, "command", 0), "must be a path from the root (/...)")
+                yield self.fault((*path, n, "command", 0), "must be a path from the root (/...)")
             seconds = hook.get("timeout-seconds", 30)
             total += seconds if isinstance(seconds, int | float) else 0
         if total > HOOK_SECONDS:
-            yield self._fault(path, f"all timeouts together must not be more than {HOOK_SECONDS} s")
+            yield self.fault(path, f"all timeouts together must not be more than {HOOK_SECONDS} s")
 
     def _est(self, path: KeyPath) -> Iterator[Fault]:
-        est = self._get(path, dict) or {}
+        est = self.get(path, dict) or {}
         secrets = [k for k in ("password-file", "password-credential") if k in est]
         if len(secrets) > 1:
-            yield self._fault((*path, secrets[1]), f"excludes {secrets[0]}")
+            yield self.fault((*path, secrets[1]), f"excludes {secrets[0]}")
         if "username" in est and not secrets:
-            yield self._fault((*path, "username"), "needs a password-file or password-credential")
+            yield self.fault((*path, "username"), "needs a password-file or password-credential")
         if secrets and "username" not in est:
-            yield self._fault((*path, secrets[0]), "needs a username")
-        yield from self._file((*path, "password-file"), secret=True)
-        credential = self._get((*path, "password-credential"), str)
-        if credential is not None and not (self._credentials / credential).is_file():
-            yield self._fault((*path, "password-credential"), f"no such credential in {self._credentials}")
-        url, label = self._get((*path, "url"), str), self._get((*path, "label"), str)
+            yield self.fault((*path, secrets[0]), "needs a username")
+        yield from self.file((*path, "password-file"), secret=True)
+        yield from self.credential((*path, "password-credential"))
+        url, label = self.get((*path, "url"), str), self.get((*path, "label"), str)
         if url is not None and label is not None and split_est_url(url)[1] not in {None, label}:
-            yield self._fault((*path, "label"), "the url names another label")
+            yield self.fault((*path, "label"), "the url names another label")
 
-    def _file(self, path: KeyPath, *, secret: bool) -> Iterator[Fault]:
-        name = self._get(path, str)
+    def credential(self, path: KeyPath) -> Iterator[Fault]:
+        """The systemd credential that *path* names, if it names one, must be there."""
+        name = self.get(path, str)
+        if name is not None and not (self._credentials / name).is_file():
+            yield self.fault(path, f"no such credential in {self._credentials}")
+
+    def file(self, path: KeyPath, *, secret: bool) -> Iterator[Fault]:
+        """The file that *path* names, if it names one, must be readable, and a *secret* not by everybody."""
+        name = self.get(path, str)
         if name is None:
             return
         file = self._base / name
@@ -120,16 +127,16 @@ class Rules:
             # Not only stat: it must be readable by us. O_NONBLOCK: a fifo must not hang us.
             fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            yield self._fault(path, f"{file}: {error.strerror}")
+            yield self.fault(path, f"{file}: {error.strerror}")
             return
         mode = os.fstat(fd).st_mode
         os.close(fd)
         if not stat.S_ISREG(mode):
-            yield self._fault(path, f"{file}: not a regular file")
+            yield self.fault(path, f"{file}: not a regular file")
         elif secret and mode & 0o007:
-            yield self._fault(path, f"{file}: open to every user of this host; chmod o= it")
+            yield self.fault(path, f"{file}: open to every user of this host; chmod o= it")
 
-    def _get(self, path: KeyPath, kind: type[Any]) -> Any:
+    def get(self, path: KeyPath, kind: type[Any]) -> Any:
         """The value at *path* if it is there, of that *kind* and without fault; else None."""
         value = self._document.data
         for step in path:
@@ -139,5 +146,6 @@ class Rules:
                 return None
         return value if isinstance(value, kind) and path not in self._faulty else None
 
-    def _fault(self, path: KeyPath, message: str) -> Fault:
+    def fault(self, path: KeyPath, message: str) -> Fault:
+        """A fault at *path*, with its line."""
         return Fault(self._document.line(path), path, message)

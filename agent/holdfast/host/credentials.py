@@ -2,7 +2,7 @@
 
 ::
 
-    <directory>/<identity>/generation-3/{chain.pem, anchors.pem, key.pem}
+    <directory>/<identity>/generation-3/{chain.pem, anchors.pem, key.pem, key.uri}
     <directory>/<identity>/current  -> generation-3      swapped in one step
     <directory>/<identity>/previous -> generation-2      what rolling back returns to
 
@@ -85,15 +85,19 @@ class CredentialFiles:
         anchors: Chain,
         key_pem: bytes | None,
         access: Access = Access(),
+        *,
+        key_uri: str | None = None,
     ) -> None:
         """Write *generation* beside the others, durably and visible to nobody through ``current``.
 
         *chain* is leaf first. *key_pem* refers to a key in its hardware and is no secret by itself; it is not
-        for everybody all the same. Staging the same again does nothing.
+        for everybody all the same. *key_uri* is the key's PKCS#11 URI. Staging the same again does nothing.
         """
         wanted = {"chain.pem": _pem(chain), "anchors.pem": _pem(anchors)}
         if key_pem is not None:
             wanted["key.pem"] = key_pem
+        if key_uri is not None:
+            wanted["key.uri"] = key_uri.encode("ascii") + b"\n"
         name = f"generation-{generation}"
         with self._open(f"stage generation {generation}") as home:
             if name in home.names():

@@ -8,11 +8,12 @@ So a power cut can leave a planned reference without a key, never a key without 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NewType, Protocol, runtime_checkable
-
-from cryptography import x509
+from typing import TYPE_CHECKING, Final, NewType, Protocol, runtime_checkable
 
 from holdfast.wire.model import KeyAlgorithm, SigningKey
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 KeyRef = NewType("KeyRef", str)
 """Secret-free URI of a key: ``tpm2:0x81020000`` (persistent), ``tpm2:blob:ldevid-3`` (wrapped, on disk),

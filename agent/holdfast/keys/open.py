@@ -46,12 +46,15 @@ class Pkcs11Settings:
     directory: Path
     pin: Callable[[], bytes] | None = field(default=None, repr=False)
     prefix: str = "holdfast"
+    certificates: bool = True
 
 
 @overload
 def open_store(settings: TpmSettings) -> TpmStore: ...
 @overload
 def open_store(settings: Pkcs11Settings) -> Pkcs11Store: ...
+@overload
+def open_store(settings: TpmSettings | Pkcs11Settings) -> TpmStore | Pkcs11Store: ...
 def open_store(settings: TpmSettings | Pkcs11Settings) -> TpmStore | Pkcs11Store:
     """The store for *settings*; no hardware is touched yet.
 
@@ -68,7 +71,12 @@ def _open_token(settings: Pkcs11Settings) -> Pkcs11Store:
             "key.no-pkcs11", f"keys on tokens need python-pkcs11: install holdfast[pkcs11] ({error})"
         ) from error
     return Pkcs11Store(
-        settings.module, settings.uri, settings.directory, pin=settings.pin, prefix=settings.prefix
+        settings.module,
+        settings.uri,
+        settings.directory,
+        pin=settings.pin,
+        prefix=settings.prefix,
+        certificates=settings.certificates,
     )
 
 

@@ -29,8 +29,8 @@ class Pkcs11Store:
     """A :class:`~holdfast.keys.api.KeyStore` on the one token that *uri* describes, reached by *module*.
 
     *pin* gives the user PIN when it is needed; *directory* remembers a PIN that was refused. *prefix* starts
-    the labels of our objects. No hardware is touched before the first use. Use it in a ``with`` block, or
-    call :meth:`close`.
+    the labels of our objects; without *certificates* none are put beside the keys. No hardware is touched
+    before the first use. Use it in a ``with`` block, or call :meth:`close`.
     """
 
     def __init__(
@@ -41,9 +41,11 @@ class Pkcs11Store:
         *,
         pin: Secret | None = None,
         prefix: str = PREFIX,
+        certificates: bool = True,
     ) -> None:
         self._token = TokenSession(module, uri, Pin(pin, directory))
         self._labels = Labels(prefix)
+        self._certificates = certificates
 
     def __enter__(self) -> Self:
         return self
@@ -94,11 +96,12 @@ class Pkcs11Store:
         self._token.close()
 
     def hold_certificate(self, ref: KeyRef, certificate: x509.Certificate) -> None:
-        """As :class:`~holdfast.keys.api.HoldsCertificates`."""
+        """As :class:`~holdfast.keys.api.HoldsCertificates`; does nothing where it is not wanted."""
         label = self._labels.of(ref)
-        self._token.run(
-            "store a certificate", lambda session: objects.put_certificate(session, label, certificate)
-        )
+        if self._certificates:
+            self._token.run(
+                "store a certificate", lambda session: objects.put_certificate(session, label, certificate)
+            )
 
     def idevid(self, uri: Pkcs11Uri) -> Pkcs11Key:
         """The maker's key: the one private key that *uri* describes. Raises KeyNotFound, KeyStoreError."""

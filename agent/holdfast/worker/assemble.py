@@ -1,4 +1,4 @@
-"""The real world for a step: TPM, disk, network, clock, from the settings."""
+"""The real world for a step: key hardware, disk, network, clock, from the settings."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
-
-from cryptography import x509
 
 from holdfast.host.clock import SystemClock
 from holdfast.host.config import Settings
@@ -16,17 +13,15 @@ from holdfast.host.credentials import CredentialFiles
 from holdfast.host.lock import StateLock
 from holdfast.host.store import StateStore
 from holdfast.host.transport import Limits, TlsTransport
-from holdfast.keys.open import TpmSettings, open_store
-from holdfast.keys.tpm import TpmStore
-from holdfast.wire.brski.idevid import aki, serial_number
-from holdfast.wire.errors import ConfigError
-from holdfast.wire.model import Chain
+from holdfast.keys.api import KeyStore
+from holdfast.keys.open import Pkcs11Settings, TpmSettings, open_store
+from holdfast.worker.factory import factory_identity, key_directory, makers_store, read_certificates
 from holdfast.worker.ports import Environment, FactoryIdentity, Trace
 
 
-def key_settings(settings: Settings) -> TpmSettings:
-    """The key store of this device; wrapped keys stand beside the record."""
-    return settings.keys.tpm_settings(settings.state_directory / "keys")
+def key_settings(settings: Settings) -> TpmSettings | Pkcs11Settings:
+    """The key store of this device; what it keeps on disk stands beside the record."""
+    return settings.keys.store_settings(key_directory(settings))
 
 
 def clock_of(settings: Settings) -> SystemClock:
@@ -45,15 +40,18 @@ def environment(
     with StateLock(settings.state_directory):
         keys = open_store(key_settings(settings))
         try:
-            yield _environment(settings, keys, observe)
+            with makers_store(settings, keys) as maker:
+                yield _environment(settings, keys, maker, observe)
         finally:
             keys.close()
 
 
-def _environment(settings: Settings, keys: TpmStore, observe: Callable[[Trace], None]) -> Environment:
+def _environment(
+    settings: Settings, keys: KeyStore, maker: KeyStore, observe: Callable[[Trace], None]
+) -> Environment:
     @cache
     def factory() -> FactoryIdentity:
-        return factory_identity(settings, keys)
+        return factory_identity(settings, maker)
 
     def files(name: str) -> CredentialFiles:
         identity = next(i for i in settings.identities if i.name == name)
@@ -81,25 +79,3 @@ def _environment(settings: Settings, keys: TpmStore, observe: Callable[[Trace], 
         random=secrets.token_bytes,
         observe=observe,
     )
-
-
-def factory_identity(settings: Settings, keys: TpmStore) -> FactoryIdentity:
-    """The maker's key and certificate. Raises KeyStoreError, ConfigError."""
-    idevid = settings.idevid
-    key = keys.idevid(idevid.handle, idevid.auth)
-    leaf = (
-        read_certificates(idevid.certificate_file)[0]
-        if idevid.certificate_file is not None
-        else keys.idevid_certificate(idevid.nv_index)
-    )
-    rest: Chain = read_certificates(idevid.chain_file) if idevid.chain_file is not None else ()
-    chain = (leaf, *(c for c in rest if c != leaf))
-    return FactoryIdentity(key, chain, serial_number(leaf), aki(leaf))
-
-
-def read_certificates(path: Path) -> Chain:
-    """The certificates of a PEM file. Raises ConfigError that names the file."""
-    try:
-        return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise ConfigError("config.certificates", f"{path}: {error}") from error

@@ -12,7 +12,7 @@ from typing import Final
 
 from holdfast.host.config import DeploySettings, IdentitySettings
 from holdfast.host.deploy import HookError, access, environment
-from holdfast.keys.api import Key
+from holdfast.keys.api import HasUri, HoldsCertificates, Key
 from holdfast.life import events as ev
 from holdfast.life.record import CredentialState, DeviceRecord, Identity
 from holdfast.wire.errors import StateError
@@ -65,6 +65,7 @@ class Deployer:
             certificates_of(record.domain.anchors),
             key.reference_pem(),
             access(self._settings.deploy),
+            key_uri=key.uri if isinstance(key, HasUri) else None,
         )
 
     def place(self, record: DeviceRecord) -> ev.FilesPlaced:
@@ -75,6 +76,8 @@ class Deployer:
         if anew or entry.deployment.placed != wanted:
             key = self._env.keys.load(credential.key)
             self.stage(record, credential.generation, credential.chain, key)
+            if isinstance(self._env.keys, HoldsCertificates):
+                self._env.keys.hold_certificate(credential.key, load_chain(credential.chain)[0])
             self._env.files(self._settings.name).promote(credential.generation)
         return ev.FilesPlaced(wanted, anew)
 

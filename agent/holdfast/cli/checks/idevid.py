@@ -10,26 +10,26 @@ from holdfast.cli.checks.finding import Check, Finding, Verdict
 from holdfast.cli.checks.keys import same_key
 from holdfast.cli.checks.patient import Patient
 from holdfast.cli.words import timestamp
+from holdfast.host.config import IdevidSettings
 from holdfast.wire.errors import ConfigError, HoldfastError, KeyStoreError
-from holdfast.worker.assemble import factory_identity
+from holdfast.worker.factory import factory_identity
 
 WITHOUT: Final = "Without it the device cannot find its way back after its other certificates are lost."
 
 
 def look(patient: Patient) -> Iterator[Finding]:
     """Reads public parts only: the key's authorisation is not tried."""
-    idevid = patient.settings.idevid
-    place = str(idevid.certificate_file) if idevid.certificate_file else f"NV index {idevid.nv_index:#010x}"
-    seen = f"read the public key at {idevid.handle:#010x} and the certificate in {place}"
+    where, place = _places(patient.settings.idevid)
+    seen = f"read the public key at {where} and the certificate in {place}"
     try:
-        factory = factory_identity(patient.settings, patient.keys)
+        factory = factory_identity(patient.settings, patient.maker)
     except (KeyStoreError, ConfigError) as error:
         yield _failed(error, seen)
         return
     leaf = factory.chain[0]
     end = leaf.not_valid_after_utc
     if not same_key(factory.key, leaf):
-        said = f"the certificate in {place} is not for the key at {idevid.handle:#010x}"
+        said = f"the certificate in {place} is not for the key at {where}"
         yield Finding(Verdict.FAIL, said, f"Correct idevid in the configuration. {WITHOUT}", seen)
     elif patient.now.trusted and end < patient.now.now:
         said = f"the maker's certificate ended at {timestamp(end)}"
@@ -37,6 +37,13 @@ def look(patient: Patient) -> Iterator[Finding]:
     else:
         said = f"the IDevID of {factory.serial_number} is there, and its key fits"
         yield Finding(Verdict.OK, said, seen=seen)
+
+
+def _places(idevid: IdevidSettings) -> tuple[str, str]:
+    """Where key and certificate are, for a person."""
+    where = idevid.token.uri.text() if idevid.token else f"{idevid.handle:#010x}"
+    held = "the token" if idevid.token else f"NV index {idevid.nv_index:#010x}"
+    return where, str(idevid.certificate_file or held)
 
 
 def _failed(error: HoldfastError, seen: str) -> Finding:

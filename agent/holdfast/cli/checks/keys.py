@@ -17,7 +17,7 @@ from holdfast.wire.errors import KeyStoreError
 
 def look(patient: Patient) -> Iterator[Finding]:
     """Loads each key by its reference and compares its public half with the certificate's."""
-    if patient.store == "tpm" and patient.tpm.srk_name is None and patient.keys.parents():
+    if patient.store == "tpm" and patient.tpm.srk_name is None and patient.parents:
         raise UnmetError("tpm-srk")  # loading would make a new one
     holding = [i for i in patient.record.identities if i.credential.chain and i.credential.key]
     if not holding:

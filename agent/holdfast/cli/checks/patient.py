@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from holdfast.cli.checks.finding import UnmetError
 from holdfast.cli.view import now
 from holdfast.host.clock import BUILD_TIME
 from holdfast.host.config import Settings, load
 from holdfast.host.store import Loaded, StateStore
+from holdfast.keys.api import KeyRef, KeyStore
 from holdfast.keys.open import open_store
-from holdfast.keys.tpm import TpmStore
-from holdfast.keys.tpm_health import TpmHealth
 from holdfast.life.record import DeviceRecord
 from holdfast.wire.errors import ConfigError, HoldfastError, KeyStoreError, StateError
 from holdfast.wire.model import Moment
 from holdfast.worker.assemble import key_settings
+from holdfast.worker.factory import key_directory, makers_store
+
+if TYPE_CHECKING:  # only one of the two kinds of hardware needs to have its library
+    from holdfast.keys.tpm import TpmStore
+    from holdfast.keys.tpm_health import TpmHealth
 
 T = TypeVar("T")
 
@@ -35,8 +40,11 @@ class Patient:
         self.read_settings = cache(lambda: load(config))
         self.read_record = cache(self._read_record)
         self.open_keys = cache(self._open_keys)
-        self.read_tpm = cache(lambda: self._tpm_store().health())
-        self._opened: TpmStore | None = None
+        self.open_tpm = cache(self._open_tpm)
+        self.open_maker = cache(self._open_maker)
+        self.read_tpm = cache(lambda: self.open_tpm().health())
+        self.read_token = cache(lambda: self.open_keys().refs())
+        self._opened = ExitStack()
         self._broken: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -45,8 +53,7 @@ class Patient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._opened is not None:
-            self._opened.close()
+        self._opened.close()
 
     @property
     def settings(self) -> Settings:
@@ -60,17 +67,31 @@ class Patient:
     @property
     def store(self) -> str:
         """The kind of key store that the configuration names."""
-        return "tpm" if self.settings.keys.tcti else ""
+        return "pkcs11" if self.settings.keys.token else "tpm"
 
     @property
     def now(self) -> Moment:
         return now(self.settings, self.record)
 
     @property
-    def keys(self) -> TpmStore:
+    def keys(self) -> KeyStore:
         """The key store, which answers."""
-        self._needed("tpm", self.read_tpm, KeyStoreError)
+        if self.store == "pkcs11":
+            self._needed("token", self.read_token, KeyStoreError)
+        else:
+            self._needed("tpm", self.read_tpm, KeyStoreError)
         return self.open_keys()
+
+    @property
+    def parents(self) -> dict[KeyRef, bytes]:
+        """The name of the storage root key that each of our wrapped keys in the TPM needs."""
+        self._needed("tpm", self.read_tpm, KeyStoreError)
+        return self.open_tpm().parents()
+
+    @property
+    def maker(self) -> KeyStore:
+        """The key store with the IDevID; if it is ours, it answers."""
+        return self.keys if self.open_maker() is self.open_keys() else self.open_maker()
 
     @property
     def tpm(self) -> TpmHealth:
@@ -89,9 +110,17 @@ class Patient:
     def _read_record(self) -> Loaded:
         return StateStore(self.settings.state_directory).peek()
 
-    def _tpm_store(self) -> TpmStore:
-        return self.open_keys()
+    def _open_keys(self) -> KeyStore:
+        if self.settings.keys.token is None:
+            return self.open_tpm()
+        store = open_store(key_settings(self.settings))
+        self._opened.callback(store.close)
+        return store
 
-    def _open_keys(self) -> TpmStore:
-        self._opened = open_store(key_settings(self.settings))
-        return self._opened
+    def _open_tpm(self) -> TpmStore:
+        store = open_store(self.settings.keys.tpm_settings(key_directory(self.settings)))
+        self._opened.callback(store.close)
+        return store
+
+    def _open_maker(self) -> KeyStore:
+        return self._opened.enter_context(makers_store(self.settings, self.open_keys()))

@@ -19,7 +19,7 @@ def look(patient: Patient) -> Iterator[Finding]:
     """Compares the Name of the storage root key with the one that each wrapped key's file gives."""
     handle = patient.settings.keys.srk
     health = patient.tpm
-    parents = patient.keys.parents()
+    parents = patient.parents
     seen = f"TPM2_ReadPublic at {handle:#010x}, and the parent's name in {times(len(parents), 'key file')}"
     strangers = sorted(ref for ref, name in parents.items() if name != health.srk_name)
     if health.srk_name is None and parents:
