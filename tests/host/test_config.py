@@ -280,10 +280,13 @@ identities:
         (MINIMAL + "limits: {read-seconds: .nan}\n", "3: limits.read-seconds: must be a number"),
         (MINIMAL + "limits: {read-seconds: 9e99}\n", "3: limits.read-seconds: must be at most 600"),
         (identity("") + "  - name: ldevid\n", "5: identities[1].name: another identity has this name"),
+        (identity("san: {ip: [a.example]}"), "5: identities[0].san.ip[0]: must be an IPv4 or IPv6 address"),
+        (identity("san: {email: [nobody]}"), "5: identities[0].san.email[0]: must be a mail address"),
+        (identity("san: {dns: ['{password}.x']}"), "5: identities[0].san.dns[0]: only {serial}, {mac}"),
         (identity("renew: {fraction: 1}"), "5: identities[0].renew.fraction: must be at most 0.95"),
         (
             identity("subject: {common-name: '{0.__class__}'}"),
-            "5: identities[0].subject.common-name: only {serial}",
+            "5: identities[0].subject.common-name: only {serial}, {mac} and",
         ),
         (
             identity('subject: {common-name: "a\\nb"}'),

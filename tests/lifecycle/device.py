@@ -64,6 +64,7 @@ class Device:
         )
         self.settings: Settings = load(config)
         self.factory = self._factory()
+        self.facts: Mapping[str, str] = {}
         self.run_hook: Callable[[HookSettings, Mapping[str, str]], None] = run_hook
 
     def files(self, name: str) -> CredentialFiles:
@@ -91,6 +92,7 @@ class Device:
             transport=InProcessTransport(self.site, self.servers),
             files=self.files,
             random=secrets.token_bytes,
+            facts=self.facts,
             run_hook=self.run_hook,
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Final
@@ -20,7 +20,7 @@ _HOST: Final = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
 )
 _LABEL: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
-_FIELD: Final = "{serial}"
+_FIELD: Final = re.compile(r"\{(serial|mac|hostname)\}")
 
 
 def registrar(text: str) -> str:
@@ -87,29 +87,43 @@ def absolute_path(text: str) -> str:
 
 
 def template(text: str) -> str:
-    """Text in which only ``{serial}`` is replaced."""
-    rest = text.replace(_FIELD, "")
+    """Text in which only ``{serial}``, ``{mac}`` and ``{hostname}`` are replaced."""
+    rest = _FIELD.sub("", text)
     if "{" in rest or "}" in rest:
-        raise ValueError("only {serial} can stand in braces")
+        raise ValueError("only {serial}, {mac} and {hostname} can stand in braces")
     if not text.isprintable():
         raise ValueError("must be printable text")
     return text
 
 
 def dns_template(text: str) -> str:
-    """A host name, perhaps with ``{serial}`` in it."""
-    if not _HOST.fullmatch(template(text).replace(_FIELD, "x").removeprefix("*.")):
+    """A host name, perhaps with facts of the device in it."""
+    if not _HOST.fullmatch(_FIELD.sub("x", template(text)).removeprefix("*.")):
         raise ValueError("must be a host name (ASCII; an international one in its xn-- form)")
     return text
 
 
 def uri_template(text: str) -> str:
-    """An absolute URI, perhaps with ``{serial}`` in it."""
-    if not re.fullmatch(
-        r"[A-Za-z][A-Za-z0-9+.-]*:[!#-;=?-Z\[\]_a-z~%]+", template(text).replace(_FIELD, "x")
-    ):
+    """An absolute URI, perhaps with facts of the device in it."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[!#-;=?-Z\[\]_a-z~%]+", _FIELD.sub("x", template(text))):
         raise ValueError("must be a URI with its scheme (such as urn:...)")
     return text
+
+
+def email_template(text: str) -> str:
+    """A mail address, perhaps with facts of the device in it."""
+    local, _, host = _FIELD.sub("x", template(text)).rpartition("@")
+    if not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}", local) or not _HOST.fullmatch(host):
+        raise ValueError("must be a mail address (ASCII)")
+    return text
+
+
+def address(text: str) -> str:
+    """An IP address."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError("must be an IPv4 or IPv6 address") from None
 
 
 def _https(text: str) -> SplitResult:
@@ -170,5 +184,7 @@ FORMATS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
         "uri-template": uri_template,
         "token-uri": token_uri,
         "private-key-uri": object_uri,
+        "email-template": email_template,
+        "address": address,
     }
 )

@@ -140,10 +140,13 @@ class KeyChoice:
 
 @dataclass(frozen=True, slots=True)
 class SanSettings:
-    """Alternative names to ask for. ``{serial}`` stands for the device's serial number."""
+    """Alternative names to ask for. All but addresses are templates, in which ``{serial}``, ``{mac}`` and
+    ``{hostname}`` stand for what the device is called."""
 
     dns: tuple[str, ...] = ()
     uri: tuple[str, ...] = ()
+    ip: tuple[str, ...] = ()
+    email: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +214,8 @@ class IdentitySettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The whole configuration. ``registrars`` are ``host:port``, IPv6 in brackets."""
+    """The whole configuration. ``registrars`` are ``host:port``, IPv6 in brackets; ``interface`` is whose
+    address ``{mac}`` is."""
 
     registrars: tuple[str, ...]
     manufacturer: ManufacturerSettings
@@ -219,6 +223,7 @@ class Settings:
     keys: KeySettings = KeySettings()
     idevid: IdevidSettings = IdevidSettings()
     proxy: str | None = None
+    interface: str | None = None
     clock: Policy = "auto"
     limits: LimitSettings = LimitSettings()
     identities: tuple[IdentitySettings, ...] = (IdentitySettings(),)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -142,6 +142,21 @@ class CredentialFiles:
                     home.remove(CURRENT)
             home.sync()
         return self.current()
+
+    def remove(self) -> None:
+        """Take everything away, the links first. Does nothing where there is nothing."""
+        if not self._path.is_dir():
+            return
+        with self._open("remove everything") as home:
+            home.remove(CURRENT)
+            home.remove(PREVIOUS)
+            home.sync()
+            for name in sorted(home.names()):
+                if _GENERATION.fullmatch(name.removesuffix(_UNFINISHED)):
+                    _discard(home, name)
+            home.sync()
+        with suppress(OSError):  # somebody else's file keeps it
+            self._path.rmdir()
 
     @contextmanager
     def _open(self, action: str) -> Iterator[Directory]:

@@ -169,6 +169,7 @@ class FilesPlaced:
 
     digest: str
     anew: bool
+    directory: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +215,21 @@ class EnrollmentFailed:
 
     trouble: Trouble
     due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityDropped:
+    """The configuration does not name this identity any more. It may be a mistake: the credential stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRestored:
+    """The configuration names this identity again, in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityForgotten:
+    """The configuration has not named this identity for so long that its files were taken away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +280,9 @@ IdentityEvent = (
     | KeysRetired
     | EnrollmentFailed
     | RungForsaken
+    | IdentityDropped
+    | IdentityRestored
+    | IdentityForgotten
     | AttemptFailed
 )
 

@@ -263,9 +263,10 @@ def _settled(identity: Identity, _event: ev.StepBegun, _now: Moment) -> Identity
 
 
 def _placed(identity: Identity, event: ev.FilesPlaced, _now: Moment) -> Identity:
+    placed = replace(identity, directory=event.directory)
     if event.digest == identity.deployment.placed and not event.anew:
-        return identity
-    return replace(identity, deployment=Deployment(placed=event.digest))
+        return placed
+    return replace(placed, deployment=Deployment(placed=event.digest))
 
 
 def _hook_ran(identity: Identity, event: ev.HookRan, _now: Moment) -> Identity:
@@ -297,6 +298,28 @@ def _retired(identity: Identity, _event: ev.KeysRetired, _now: Moment) -> Identi
 def _abandoned(identity: Identity, event: ev.EnrollmentFailed, _now: Moment) -> Identity:
     schedule = _failed(identity.schedule, event.trouble, event.due)
     return _drop_transaction(replace(identity, schedule=schedule))
+
+
+def _dropped(identity: Identity, _event: object, now: Moment) -> Identity:
+    return replace(_drop_transaction(identity), dropped=now.now, schedule=Schedule())
+
+
+def _restored(identity: Identity, _event: object, _now: Moment) -> Identity:
+    return replace(identity, dropped=None)
+
+
+def _forgotten(identity: Identity, _event: object, _now: Moment) -> Identity:
+    held = identity.credential.key
+    changed = replace(
+        identity, credential=Credential(), deployment=Deployment(), directory="", schedule=Schedule()
+    )
+    return replace(changed, retiring=_retire(changed, held))
+
+
+def _nothing_left(identity: Identity) -> bool:
+    """Whether a dropped identity has nothing that anybody would miss."""
+    at_rest = identity.credential.state is _C.NONE and identity.transaction.state is _T.NONE
+    return identity.dropped is not None and at_rest and not identity.retiring
 
 
 def _forsaken(identity: Identity, event: ev.RungForsaken, now: Moment) -> Identity:
@@ -421,6 +444,9 @@ IDENTITY_TABLE: Final[tuple[IdentityRow, ...]] = (
         _forsaken,
         lambda event: (ev.RetireKeys(), ev.Discover(event.purpose)),
     ),
+    IdentityRow(_ANY_C, frozenset(_T), ev.IdentityDropped, None, _T.NONE, _dropped, _always(ev.RetireKeys())),
+    IdentityRow(_ANY_C, _IDLE, ev.IdentityRestored, None, None, _restored, _nothing),
+    IdentityRow(_ANY_C, _IDLE, ev.IdentityForgotten, _C.NONE, None, _forgotten, _always(ev.RetireKeys())),
     IdentityRow(_ANY_C, frozenset(_T), ev.AttemptFailed, None, None, _postponed, _nothing),
 )
 
@@ -467,6 +493,7 @@ def _decide_identity(
             _reached(changed.credential.state, row.credential or credential, event)
             _reached(changed.transaction.state, row.transaction or transaction, event)
             result = record if changed == entry else record.with_identity(changed)
+            result = result.without_identity(name) if _nothing_left(changed) else result
             effects = tuple(e for e in row.effects(event) if changed.retiring or e != ev.RetireKeys())
             return _with_domain_news(result, event), effects
     raise LocalProtocolError(

@@ -203,7 +203,10 @@ class Ladder:
 @dataclass(frozen=True, slots=True)
 class Identity:
     """One identity: a credential, a transaction, keys that wait to be destroyed, a schedule, how far other
-    programs have the credential, and its place on the ladder of protocols."""
+    programs have the credential, and its place on the ladder of protocols.
+
+    ``directory`` is where its files are. ``dropped`` is when the configuration was first seen without it.
+    """
 
     name: str
     credential: Credential = Credential()
@@ -212,6 +215,8 @@ class Identity:
     schedule: Schedule = Schedule()
     deployment: Deployment = Deployment()
     ladder: Ladder = Ladder()
+    directory: str = ""
+    dropped: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +241,10 @@ class DeviceRecord:
         """This record with *identity* in the place of the entry of the same name."""
         others = tuple(i for i in self.identities if i.name != identity.name)
         return replace(self, identities=tuple(sorted((*others, identity), key=lambda i: i.name)))
+
+    def without_identity(self, name: str) -> DeviceRecord:
+        """This record without the entry *name*."""
+        return replace(self, identities=tuple(i for i in self.identities if i.name != name))
 
     def key_refs(self) -> frozenset[KeyRef]:
         """Every key reference that the record names; keys outside it are orphans."""

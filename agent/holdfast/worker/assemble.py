@@ -10,6 +10,7 @@ from functools import cache
 from holdfast.host.clock import SystemClock
 from holdfast.host.config import Settings
 from holdfast.host.credentials import CredentialFiles
+from holdfast.host.facts import HostFacts
 from holdfast.host.lock import StateLock
 from holdfast.host.store import StateStore
 from holdfast.host.transport import Limits, TlsTransport
@@ -77,5 +78,6 @@ def _environment(
         ),
         files=files,
         random=secrets.token_bytes,
+        facts=HostFacts(settings.interface),
         observe=observe,
     )

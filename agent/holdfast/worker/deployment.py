@@ -79,7 +79,8 @@ class Deployer:
             if isinstance(self._env.keys, HoldsCertificates):
                 self._env.keys.hold_certificate(credential.key, load_chain(credential.chain)[0])
             self._env.files(self._settings.name).promote(credential.generation)
-        return ev.FilesPlaced(wanted, anew)
+        directory = self._env.files(self._settings.name).current_directory.parent.parent
+        return ev.FilesPlaced(wanted, anew, str(directory))
 
     def run_hook(
         self, record: DeviceRecord, number: int, now: Moment

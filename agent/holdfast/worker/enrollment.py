@@ -41,7 +41,7 @@ from holdfast.worker.links import Client, Connection, Endpoint, Ground
 from holdfast.worker.ports import Environment
 from holdfast.worker.proof import prove
 from holdfast.worker.rungs import Rung
-from holdfast.worker.subject import requested_names
+from holdfast.worker.subject import DeviceFacts, requested_names
 
 PATIENCE: Final = timedelta(days=30)
 """How long one CSR is repeated after 202 before a new one is made."""
@@ -265,7 +265,8 @@ class Enrollment:
         purpose = entry.transaction.purpose
         template = self._wishes(entry.transaction)
         serial = self._env.factory().serial_number if purpose is Purpose.INITIAL else ""
-        subject, san = requested_names(self._settings, serial, self._current(entry, purpose))
+        facts = DeviceFacts(serial, self._env.facts)
+        subject, san = requested_names(self._settings, facts, self._current(entry, purpose))
         challenge = None
         if self._linked(template):
             link = self._link(record, self._client(record, purpose), template, now)

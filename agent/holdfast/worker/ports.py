@@ -12,11 +12,13 @@ from holdfast.host.clock import Clock
 from holdfast.host.config import HookSettings, Settings
 from holdfast.host.credentials import CredentialFiles
 from holdfast.host.deploy import run_hook
+from holdfast.host.facts import HostFacts
 from holdfast.host.store import Loaded
 from holdfast.host.transport import Channel, Link
 from holdfast.keys.api import Key, KeyStore
 from holdfast.life.record import DeviceRecord
 from holdfast.wire.model import Chain, RandomBytes
+from holdfast.worker.subject import Facts
 
 
 class Store(Protocol):
@@ -60,7 +62,8 @@ class Trace:
 class Environment:
     """Everything outside the rules: hardware, disk, network, clock, chance.
 
-    ``factory`` reads the IDevID when it is first needed: reading NV costs TPM commands.
+    ``factory`` reads the IDevID when it is first needed: reading NV costs TPM commands. ``facts`` are what
+    the host can say of itself for names.
     """
 
     settings: Settings
@@ -72,5 +75,6 @@ class Environment:
     transport: Transport
     files: Callable[[str], CredentialFiles]
     random: RandomBytes
+    facts: Facts = field(default_factory=HostFacts)
     run_hook: Callable[[HookSettings, Mapping[str, str]], None] = run_hook
     observe: Callable[[Trace], None] = lambda _trace: None

@@ -37,6 +37,7 @@ from holdfast.worker.agenda import next_due, opening, remaining_life, server_wai
 from holdfast.worker.ascent import Ascent
 from holdfast.worker.bootstrap import Bootstrap
 from holdfast.worker.deployment import Deployer
+from holdfast.worker.dropped import dropped_due, settle
 from holdfast.worker.enrollment import Enrollment, RefusedError
 from holdfast.worker.links import Connection, Endpoint
 from holdfast.worker.ports import Environment, Trace
@@ -82,6 +83,7 @@ class Step:
         loaded = self._env.store.load()
         if loaded.record is not None:
             self._record = loaded.record
+        settle(self._record, self._env.settings, self._now(), self._env.random, self._note)
         self._collect_orphans()
         patience = timedelta(seconds=self._env.settings.limits.inline_wait_seconds)
         with Connection(self._env.transport) as connection:
@@ -94,7 +96,8 @@ class Step:
                 patience -= wait
                 self._env.clock.wait(wait.total_seconds())
         now = self._now()
-        due = next_due(self._record, self._env.settings.identities, now)
+        dues = (next_due(self._record, self._env.settings.identities, now), *dropped_due(self._record))
+        due = min(dues)
         wait = max(due - now.now, timedelta(0))
         return StepReport(self._record, tuple(self._traces), due, wait, loaded.note)
 
@@ -104,7 +107,7 @@ class Step:
         domain_waits = waiting(self._record.schedule, self._now())
         if self._record.domain.state is not DomainState.VOUCHED and not domain_waits:
             self._play(connection, ev.BootstrapDue(), None)
-        for settings in self._env.settings.identities:
+        for settings in self._in_turn():
             if self._record.domain.state is not DomainState.VOUCHED:
                 return
             entry = self._record.identity(settings.name)
@@ -112,9 +115,27 @@ class Step:
             self._renew.discard(settings.name)
             event = opening(entry, settings, self._now(), wanted=wanted)
             if event is not None:
-                self._play(connection, event, settings)
+                self._play_alone(connection, event, settings)
             if Deployer(self._env, settings).due(self._record, self._now()):
-                self._play(connection, ev.DeployDue(), settings)
+                self._play_alone(connection, ev.DeployDue(), settings)
+
+    def _in_turn(self) -> list[IdentitySettings]:
+        """The identities as configured, those that failed last behind the others: their servers may let us
+        wait."""
+        identities = self._env.settings.identities
+        return sorted(identities, key=lambda s: self._record.identity(s.name).schedule.attempts > 0)
+
+    def _play_alone(
+        self, connection: Connection, event: ev.IdentityEvent, settings: IdentitySettings
+    ) -> None:
+        """Play *event* so that a mistake of ours in one identity's life does not hold up the others."""
+        try:
+            self._play(connection, event, settings)
+        except LocalProtocolError as error:
+            now = self._now()
+            entry = self._record.identity(settings.name)
+            due = next_attempt(entry.schedule, error, now, self._env.random)
+            self._note(ev.AttemptFailed(trouble(error, now), due), settings.name)
 
     def _play(
         self,
@@ -283,7 +304,12 @@ class Step:
                 continue
             for ref in entry.retiring:
                 self._env.keys.destroy(ref)
-            changed, _ = decide(self._record, ev.KeysRetired(), self._now(), identity=entry.name)
+            self._note(ev.KeysRetired(), entry.name)
+
+    def _note(self, event: ev.IdentityEvent, name: str) -> None:
+        """Commit what *event* makes of the record. Its effects are those of :meth:`_collect_orphans`."""
+        changed, _ = decide(self._record, event, self._now(), identity=name)
+        if changed != self._record:
             self._env.store.commit(changed)
             self._record = changed
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -12,8 +13,25 @@ from holdfast.host.config import IdentitySettings
 from holdfast.wire.errors import ConfigError
 
 
+class Facts(Protocol):
+    """The device's facts by name. Raises KeyError for a name that there is none of."""
+
+    def __getitem__(self, name: str, /) -> str: ...
+
+
+class DeviceFacts:
+    """The serial number beside the facts of the host."""
+
+    def __init__(self, serial_number: str, host: Facts) -> None:
+        self._serial_number = serial_number
+        self._host = host
+
+    def __getitem__(self, name: str) -> str:
+        return self._serial_number if name == "serial" else self._host[name]
+
+
 def requested_names(
-    settings: IdentitySettings, serial_number: str, current: x509.Certificate | None
+    settings: IdentitySettings, facts: Facts, current: x509.Certificate | None
 ) -> tuple[x509.Name, Sequence[x509.GeneralName]]:
     """Subject and SAN entries.
 
@@ -27,18 +45,21 @@ def requested_names(
             return current.subject, ()
         return current.subject, tuple(san)
     try:
-        return _asked(settings, {"serial": serial_number})
+        return _asked(settings, facts)
     except ValueError as error:
         raise ConfigError(
             "config.names", f"{settings.name}: these names fit into no certificate: {error}"
         ) from error
 
 
-def _asked(settings: IdentitySettings, facts: dict[str, str]) -> tuple[x509.Name, Sequence[x509.GeneralName]]:
+def _asked(settings: IdentitySettings, facts: Facts) -> tuple[x509.Name, Sequence[x509.GeneralName]]:
     subject = {name: _fill(text, facts) for name, text in settings.subject.items()}
-    san_entries: list[x509.GeneralName] = [x509.DNSName(_fill(t, facts)) for t in settings.san.dns]
-    san_entries += [x509.UniformResourceIdentifier(_fill(t, facts)) for t in settings.san.uri]
-    return _name(subject), san_entries
+    san = settings.san
+    entries: list[x509.GeneralName] = [x509.DNSName(_fill(t, facts)) for t in san.dns]
+    entries += [x509.UniformResourceIdentifier(_fill(t, facts)) for t in san.uri]
+    entries += [x509.IPAddress(ipaddress.ip_address(text)) for text in san.ip]
+    entries += [x509.RFC822Name(_fill(t, facts)) for t in san.email]
+    return _name(subject), entries
 
 
 _ATTRIBUTES: Final = {
@@ -56,10 +77,8 @@ def _name(attributes: dict[str, str]) -> x509.Name:
     )
 
 
-def _fill(template: str, facts: dict[str, str]) -> str:
+def _fill(template: str, facts: Facts) -> str:
     try:
         return template.format_map(facts)
     except (KeyError, IndexError, ValueError) as error:
-        raise ConfigError(
-            "config.template", f"{template!r}: only {{serial}} can be filled in here ({error})"
-        ) from error
+        raise ConfigError("config.template", f"{template!r}: no such fact of the device ({error})") from error
