@@ -16,7 +16,13 @@ from jsonschema import Draft202012Validator
 
 from holdfast.host import config_formats as formats
 from holdfast.host.config import SYSTEMCTL, DeploySettings, HookSettings, Settings, load, schema_text
-from holdfast.host.config_model import EstSettings, IdentitySettings, ManufacturerSettings, read_secret
+from holdfast.host.config_model import (
+    CmpSettings,
+    EstSettings,
+    IdentitySettings,
+    ManufacturerSettings,
+    read_secret,
+)
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import KeyAlgorithm
 
@@ -58,6 +64,11 @@ def identity(text: str) -> str:
 def est(text: str) -> str:
     """A configuration whose EST block is *text*; that starts on line 7."""
     return identity("protocols:\n  - est:\n" + "".join(f"      {line}\n" for line in text.splitlines()))
+
+
+def cmp(text: str) -> str:
+    """A configuration whose CMP block is *text*; that starts on line 7."""
+    return est(text).replace("- est:", "- cmp:")
 
 
 # --- what is read ---------------------------------------------------------------------------------------
@@ -357,6 +368,22 @@ identities:
             est("username: gw\npassword-file: password\npassword-credential: x"),
             "9: identities[0].protocols[0].est.password-credential: excludes password-file",
         ),
+        (cmp("reference: gw"), "7: identities[0].protocols[0].cmp.reference: needs a secret-file"),
+        (cmp("secret-file: password"), "7: identities[0].protocols[0].cmp.secret-file: needs a reference"),
+        (cmp("mac: pbmac1"), "7: identities[0].protocols[0].cmp.mac: needs a secret-file"),
+        (cmp("hmac-sha1: true"), "7: identities[0].protocols[0].cmp.hmac-sha1: needs a secret-file"),
+        (cmp("url: ftp://h/"), "7: identities[0].protocols[0].cmp.url: must start with http:// or https://"),
+        (cmp("recipient: somebody"), "7: identities[0].protocols[0].cmp.recipient: must be"),
+        (cmp("request: kur"), "7: identities[0].protocols[0].cmp.request: must be"),
+        (cmp("authorities: [zz]"), "7: identities[0].protocols[0].cmp.authorities[0]: must be"),
+        (
+            cmp("reference: gw\nsecret-file: password\nsecret-credential: x"),
+            "9: identities[0].protocols[0].cmp.secret-credential: excludes secret-file",
+        ),
+        (
+            cmp("reference: gw\nsecret-credential: x"),
+            "8: identities[0].protocols[0].cmp.secret-credential: no such credential",
+        ),
         (
             est("url: https://h/.well-known/est/a\nlabel: b"),
             "8: identities[0].protocols[0].est.label: the url names another label",
@@ -372,6 +399,7 @@ def test_each_fault_is_named_at_its_line(home: Path, text: str | bytes, expected
     ("text", "where"),
     [
         (est("username: gw\npassword: hunter2-secret"), "est.password: "),
+        (cmp("reference: gw\nsecret: hunter2-secret"), "cmp.secret: "),
         (MINIMAL + "keys: {auth: hunter2-secret}\n", "keys.auth: "),
         (MINIMAL + "keys: {owner-auth: hunter2-secret}\n", "keys.owner-auth: "),
         (MINIMAL + "idevid: {pin: hunter2-secret}\n", "idevid.pin: "),
@@ -571,6 +599,39 @@ def test_settings_are_frozen(home: Path) -> None:
             assert not isinstance(value, list | dict | set)
 
     visit(load(written(home, MINIMAL)))
+
+
+def test_every_setting_of_cmp_arrives(home: Path) -> None:
+    pin = "ab" * 32
+    text = (
+        "name: pki\nurl: http://ca.example:8080/cmp/p1\nprofile: gateway\nrequest: p10cr\nreference: gw\n"
+        "secret-file: password\nmac: pbmac1\nhmac-sha1: true\nrecipient: CN=RA,O=Owner\n"
+        f"authorities: [{pin}]\nimplicit-confirm: false\nsupport-messages: false"
+    )
+    (found,) = load(written(home, cmp(text))).identities[0].protocols
+    assert found == CmpSettings(
+        name="pki",
+        origin="http://ca.example:8080",
+        path="/cmp/p1",
+        profile="gateway",
+        request="p10cr",
+        reference="gw",
+        secret_file=home / "password",
+        mac="pbmac1",
+        hmac_sha1=True,
+        recipient="CN=RA,O=Owner",
+        authorities=frozenset({bytes.fromhex(pin)}),
+        implicit_confirm=False,
+        support_messages=False,
+    )
+    (home / "password").write_text("s3cret-pass\n")
+    assert found.secret == ("gw", b"s3cret-pass")
+    assert "s3cret-pass" not in repr(found)
+
+
+def test_cmp_at_the_registrar_needs_no_setting(home: Path) -> None:
+    (found,) = load(written(home, identity("protocols: [cmp: {}]"))).identities[0].protocols
+    assert found == CmpSettings()
 
 
 def test_the_documented_example_is_valid(home: Path) -> None:

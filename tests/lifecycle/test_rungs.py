@@ -83,7 +83,9 @@ def by_letters(device: Device, monkeypatch: pytest.MonkeyPatch, **options: objec
     est = EstProtocol(credentials=HttpCredentials("gw", "pass"), random=bytes)
     letters = Letters(est, [], **options)
 
-    def rung_of(_settings: IdentitySettings, name: str, _record: DeviceRecord, _random: RandomBytes) -> Rung:
+    def rung_of(
+        _settings: IdentitySettings, name: str, _record: DeviceRecord, _random: RandomBytes, *, asker: object
+    ) -> Rung:
         return Rung(name, letters, Endpoint.of_url("http://registrar.example:8443/pki"))
 
     monkeypatch.setattr(step, "rung_of", rung_of)

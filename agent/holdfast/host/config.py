@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from holdfast.host.config_formats import https_url, proxy, registrar, split_est_url
+from holdfast.host.config_formats import https_url, proxy, registrar, split_cmp_url, split_est_url
 from holdfast.host.config_model import (
     DEFAULT_NV_INDEX,
+    CmpSettings,
     DeploySettings,
     EstSettings,
     HookSettings,
@@ -32,6 +34,7 @@ from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import KeyAlgorithm
 
 __all__ = [
+    "CmpSettings",
     "DeploySettings",
     "EstSettings",
     "HookSettings",
@@ -170,7 +173,10 @@ class _Reader:
 
     def _protocol(self, data: Any) -> ProtocolSettings:
         ((kind, settings),) = data.items()
-        readers = {EstSettings.kind: self._est_settings}
+        readers: dict[str, Callable[[Any], ProtocolSettings]] = {
+            EstSettings.kind: self._est_settings,
+            CmpSettings.kind: self._cmp_settings,
+        }
         return readers[kind](settings)
 
     def _est_settings(self, data: Any) -> EstSettings:
@@ -185,6 +191,27 @@ class _Reader:
             username=data.get("username"),
             password_file=password,
             tls_unique=data["tls-unique"],
+        )
+
+    def _cmp_settings(self, data: Any) -> CmpSettings:
+        origin, path = split_cmp_url(data["url"]) if "url" in data else (None, None)
+        secret = self._path(data, "secret-file")
+        if "secret-credential" in data:
+            secret = self._credentials / data["secret-credential"]
+        return CmpSettings(
+            name=data.get("name"),
+            origin=origin,
+            path=path,
+            profile=data.get("profile"),
+            request=data["request"],
+            reference=data.get("reference"),
+            secret_file=secret,
+            mac=data["mac"],
+            hmac_sha1=data["hmac-sha1"],
+            recipient=data.get("recipient"),
+            authorities=frozenset(map(bytes.fromhex, data["authorities"])),
+            implicit_confirm=data["implicit-confirm"],
+            support_messages=data["support-messages"],
         )
 
     def _path(self, data: Any, key: str) -> Path | None:

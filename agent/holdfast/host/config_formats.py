@@ -72,6 +72,20 @@ def split_est_url(text: str) -> tuple[str, str | None]:
     return f"https://{_authority(parts)}", label
 
 
+def cmp_url(text: str) -> str:
+    """``http[s]://host[:port][/path]``; see :func:`split_cmp_url`."""
+    split_cmp_url(text)
+    return text
+
+
+def split_cmp_url(text: str) -> tuple[str, str | None]:
+    """Origin and path of a CMP URL; the path is None where the well-known one is meant (RFC 9811 §3.4)."""
+    parts = _split(text)
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("must start with http:// or https://")
+    return f"{parts.scheme}://{_authority(parts)}", None if parts.path in {"", "/"} else parts.path
+
+
 def path(text: str) -> str:
     """A path; a relative one starts at the configuration's directory."""
     if not text or "\0" in text or len(text) > 4096:
@@ -177,6 +191,7 @@ FORMATS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
         "proxy": proxy,
         "https-url": https_url,
         "est-url": est_url,
+        "cmp-url": cmp_url,
         "path": path,
         "absolute-path": absolute_path,
         "template": template,

@@ -117,7 +117,40 @@ class EstSettings:
             raise ConfigError("config.secret", f"{self.password_file}: not UTF-8") from None
 
 
-ProtocolSettings = EstSettings
+@dataclass(frozen=True, slots=True)
+class CmpSettings:
+    """Enrollment over CMP (RFC 9483). ``origin`` is ``http[s]://host:port``; None: the registrar.
+
+    ``path`` None: the well-known one. Messages are signed by the device's identity or, with a ``reference``,
+    protected by the secret that it names. ``authorities``: SHA-256 of keys that may sign answers without
+    being CA or RA by their certificates.
+    """
+
+    kind: ClassVar[str] = "cmp"
+
+    name: str | None = None
+    origin: str | None = None
+    path: str | None = None
+    profile: str | None = None
+    request: Literal["auto", "cr", "p10cr"] = "auto"
+    reference: str | None = None
+    secret_file: Path | None = None
+    mac: Literal["pbm", "pbmac1"] = "pbm"
+    hmac_sha1: bool = False
+    recipient: str | None = None
+    authorities: frozenset[bytes] = frozenset()
+    implicit_confirm: bool = True
+    support_messages: bool = True
+
+    @property
+    def secret(self) -> tuple[str, bytes] | None:
+        """Reference and secret, read now. Raises ConfigError."""
+        if self.reference is None or self.secret_file is None:
+            return None
+        return self.reference, read_secret(self.secret_file)
+
+
+ProtocolSettings = EstSettings | CmpSettings
 """One rung of a ladder. Each kind of it has a ``kind`` as the file spells it, and a ``name`` or None."""
 
 

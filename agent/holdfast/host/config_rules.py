@@ -66,7 +66,7 @@ class Rules:
             yield from self._hooks(("identities", n, "deploy", "hooks"))
 
     def _protocols(self, path: KeyPath) -> Iterator[Fault]:
-        rules: dict[str, Callable[[KeyPath], Iterator[Fault]]] = {"est": self._est}
+        rules: dict[str, Callable[[KeyPath], Iterator[Fault]]] = {"est": self._est, "cmp": self._cmp}
         rungs: list[tuple[KeyPath, str | None]] = []
         for n in range(len(self.get(path, list) or [])):
             for kind in self.get((*path, n), dict) or {}:
@@ -110,6 +110,21 @@ class Rules:
         url, label = self.get((*path, "url"), str), self.get((*path, "label"), str)
         if url is not None and label is not None and split_est_url(url)[1] not in {None, label}:
             yield self.fault((*path, "label"), "the url names another label")
+
+    def _cmp(self, path: KeyPath) -> Iterator[Fault]:
+        cmp = self.get(path, dict) or {}
+        secrets = [k for k in ("secret-file", "secret-credential") if k in cmp]
+        if len(secrets) > 1:
+            yield self.fault((*path, secrets[1]), f"excludes {secrets[0]}")
+        if "reference" in cmp and not secrets:
+            yield self.fault((*path, "reference"), "needs a secret-file or secret-credential")
+        if secrets and "reference" not in cmp:
+            yield self.fault((*path, secrets[0]), "needs a reference")
+        for key in ("mac", "hmac-sha1"):
+            if key in cmp and not secrets:
+                yield self.fault((*path, key), "needs a secret-file or secret-credential")
+        yield from self.file((*path, "secret-file"), secret=True)
+        yield from self.credential((*path, "secret-credential"))
 
     def credential(self, path: KeyPath) -> Iterator[Fault]:
         """The systemd credential that *path* names, if it names one, must be there."""

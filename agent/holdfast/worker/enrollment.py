@@ -16,12 +16,20 @@ from holdfast.host.transport import Link, secured
 from holdfast.keys.api import Key, KeySpec
 from holdfast.life import events as ev
 from holdfast.life.anchors import adopt
-from holdfast.life.record import Anchor, DeviceRecord, Identity, Transaction, TransactionState
+from holdfast.life.record import (
+    Anchor,
+    CredentialState,
+    DeviceRecord,
+    Identity,
+    Transaction,
+    TransactionState,
+)
 from holdfast.life.renewal import later
 from holdfast.wire import csr
 from holdfast.wire.errors import HoldfastError, RemoteProtocolError, TrustError
 from holdfast.wire.est.request import link_challenge
 from holdfast.wire.model import (
+    Chain,
     CsrTemplate,
     EnrollmentProtocol,
     EnrollmentRequest,
@@ -93,6 +101,12 @@ class Enrollment:
     def judges(self) -> bool:
         """Whether a new certificate can be shown to the server of this rung, where no other is configured."""
         return self._settings.verify_url is None and self._rung.probe is not None
+
+    def identity(self, record: DeviceRecord) -> tuple[Chain, SigningKey]:
+        """Who we are now: by the credential if there is one, else by the factory identity."""
+        active = record.identity(self._settings.name).credential.state is CredentialState.ACTIVE
+        client = self._client(record, Purpose.REKEY if active else Purpose.INITIAL)
+        return client.chain, client.key
 
     def discover(self, record: DeviceRecord, purpose: Purpose, now: Moment) -> ev.OfferTaken:
         """Read CA certificates and wishes, choose the key's kind and plan its place."""

@@ -6,13 +6,22 @@ Nothing else of the worker knows one protocol from another.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from holdfast.host.config import EstSettings, IdentitySettings, ProtocolSettings
+from cryptography import x509
+
+from holdfast.host.config import CmpSettings, EstSettings, IdentitySettings, ProtocolSettings
 from holdfast.life.record import DeviceRecord
+from holdfast.wire.cmp.client import CmpProtocol, Form, Inquirer
+from holdfast.wire.cmp.message import NULL_DN, named
+from holdfast.wire.cmp.paths import WELL_KNOWN
+from holdfast.wire.cmp.protection import SharedSecret
+from holdfast.wire.cmp.transaction import Server
+from holdfast.wire.errors import ConfigError
 from holdfast.wire.est.client import EstProtocol
 from holdfast.wire.est.messages import CACERTS, fetch_request
-from holdfast.wire.model import EnrollmentProtocol, HttpRequest, RandomBytes
+from holdfast.wire.model import Chain, EnrollmentProtocol, HttpRequest, RandomBytes, SigningKey
 from holdfast.worker.links import Endpoint
 
 
@@ -34,8 +43,19 @@ class Rung:
     probe: HttpRequest | None = None
 
 
-def rung_of(settings: IdentitySettings, name: str, record: DeviceRecord, random: RandomBytes) -> Rung:
-    """The rung *name*, ready for use.
+Asker = Callable[[], tuple[Chain, SigningKey]]
+"""Who asks, when it is needed: the identity that signs messages before there is a request."""
+
+
+def rung_of(
+    settings: IdentitySettings,
+    name: str,
+    record: DeviceRecord,
+    random: RandomBytes,
+    *,
+    asker: Asker | None = None,
+) -> Rung:
+    """The rung *name*, ready for use. Without *asker*, a protocol that signs its messages discovers nothing.
 
     Raises ConfigError where its settings cannot be used now (a password file that is gone, say), and
     ValueError for a name that is none of ``settings.rungs``.
@@ -44,6 +64,8 @@ def rung_of(settings: IdentitySettings, name: str, record: DeviceRecord, random:
     match protocol:
         case EstSettings():
             return _est(name, protocol, record, random)
+        case CmpSettings():
+            return _cmp(name, protocol, record, random, asker=asker)
 
 
 def _est(name: str, settings: EstSettings, record: DeviceRecord, random: RandomBytes) -> Rung:
@@ -54,3 +76,45 @@ def _est(name: str, settings: EstSettings, record: DeviceRecord, random: RandomB
         tls_unique=settings.tls_unique,
         probe=fetch_request(CACERTS, settings.label),
     )
+
+
+def _cmp(
+    name: str, settings: CmpSettings, record: DeviceRecord, random: RandomBytes, *, asker: Asker | None
+) -> Rung:
+    """At the registrar it goes on over the connection that BRSKI opened (RFC 9733 §5.1)."""
+    named_secret = settings.secret
+    secret = (
+        None
+        if named_secret is None
+        else SharedSecret(*named_secret, kind=settings.mac, hmac_sha1=settings.hmac_sha1)
+    )
+    inquirer = None
+    if asker is not None:
+        anchors = tuple(x509.load_der_x509_certificate(a.certificate) for a in record.domain.anchors)
+        helpers = tuple(map(x509.load_der_x509_certificate, record.domain.intermediates))
+        inquirer = Inquirer(asker, anchors, helpers)
+    protocol = CmpProtocol(
+        server=Server(settings.path or WELL_KNOWN, _recipient(settings), profile=settings.profile),
+        secret=secret,
+        pins=settings.authorities,
+        form=Form(settings.request),
+        implicit_confirm=settings.implicit_confirm,
+        random=random if settings.support_messages else None,
+        inquirer=inquirer,
+    )
+    at_registrar = settings.origin is None
+    return Rung(
+        name=name,
+        protocol=protocol,
+        endpoint=Endpoint.of_url(settings.origin or record.domain.registrar),
+        client_certificate=at_registrar,
+    )
+
+
+def _recipient(settings: CmpSettings) -> bytes:
+    if settings.recipient is None:
+        return NULL_DN
+    try:
+        return named(x509.Name.from_rfc4514_string(settings.recipient))
+    except ValueError as error:
+        raise ConfigError("config.recipient", f"not a name like CN=RA,O=Owner: {error}") from error

@@ -32,7 +32,7 @@ from holdfast.wire.errors import (
     RemoteProtocolError,
     TrustError,
 )
-from holdfast.wire.model import Moment, Purpose
+from holdfast.wire.model import Chain, Moment, Purpose, SigningKey
 from holdfast.worker.agenda import next_due, opening, remaining_life, server_wait, waiting
 from holdfast.worker.ascent import Ascent
 from holdfast.worker.bootstrap import Bootstrap
@@ -213,9 +213,13 @@ class Step:
         self, connection: Connection, settings: IdentitySettings, name: Callable[[], str]
     ) -> Enrollment:
         def rung() -> Rung:
-            return rung_of(settings, name(), self._record, self._env.random)
+            return rung_of(settings, name(), self._record, self._env.random, asker=asker)
 
-        return Enrollment(self._env, connection, settings, rung)
+        def asker() -> tuple[Chain, SigningKey]:
+            return enrollment.identity(self._record)
+
+        enrollment = Enrollment(self._env, connection, settings, rung)
+        return enrollment
 
     def _act(
         self, connection: Connection, settings: IdentitySettings, ascent: Ascent, effect: ev.IdentityEffect
