@@ -187,7 +187,7 @@ def test_identities_without_and_with_files(holdfast: Holdfast, config: Path) -> 
 
 
 def test_the_schema_is_one(holdfast: Holdfast) -> None:
-    _, out, _ = holdfast("config-schema")
+    _, out, _ = holdfast("config", "schema")
     schema = json.loads(out)
     jsonschema.Draft202012Validator.check_schema(schema)
     with pytest.raises(jsonschema.ValidationError):

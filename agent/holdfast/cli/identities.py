@@ -15,13 +15,17 @@ def register(commands: Any) -> None:
     """Add the subcommand to argparse's collection of subparsers."""
     command = commands.add_parser("identities", help="the identities and the files that other programs use")
     command.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    command.add_argument("--names", action="store_true", help="only their names, one a line")
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Lists configured identities, also those that have no credential yet."""
     settings = load(arguments.config)
-    record = StateStore(settings.state_directory).load().record
+    if arguments.names:
+        print("\n".join(i.name for i in settings.identities))
+        return 0
+    record = StateStore(settings.state_directory).peek().record
     told = []
     for identity in settings.identities:
         files = CredentialFiles(

@@ -43,7 +43,10 @@ COMMANDS: Final = {
     "step": "step",
     "run": "run",
     "identities": "identities",
-    "config-schema": "config_schema",
+    "show": "show",
+    "config": "config",
+    "log": "log",
+    "completion": "completion",
 }
 """Commands and their modules in this package, in the order of the help. A module is loaded when its command
 is asked for: a command that only looks must not wait for TPM and TLS."""
