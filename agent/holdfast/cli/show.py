@@ -94,10 +94,12 @@ def _held(config: Path, name: str | None) -> dict[str, Chain]:
 
 def _idevid(settings: Settings) -> Chain:
     from holdfast.keys.open import open_store  # noqa: PLC0415 - the key store: only where it is asked
-    from holdfast.worker.assemble import factory_identity, key_settings  # noqa: PLC0415
+    from holdfast.worker.assemble import key_settings  # noqa: PLC0415
+    from holdfast.worker.factory import factory_identity, makers_store  # noqa: PLC0415
 
     keys = open_store(key_settings(settings))
     try:
-        return factory_identity(settings, keys).chain
+        with makers_store(settings, keys) as maker:
+            return factory_identity(settings, maker).chain
     finally:
         keys.close()
