@@ -95,7 +95,7 @@ def _key(certificate: x509.Certificate) -> str:
 def _signature(certificate: x509.Certificate) -> str:
     try:
         digest = certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
+    except (UnsupportedAlgorithm, ValueError):
         return f"by {certificate.signature_algorithm_oid.dotted_string}"
     return f"over {digest.name}" if digest else f"by {certificate.signature_algorithm_oid.dotted_string}"
 
