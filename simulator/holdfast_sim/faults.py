@@ -19,7 +19,14 @@ SCEP_MESSAGE = "pkioperation"
 CMP_REQUESTS = frozenset({"cmp-ir", "cmp-cr", "cmp-p10cr", "cmp-kur"})
 CMP_OTHERS = frozenset({"cmp-genm", "cmp-rr", "cmp-certConf", "cmp-pollReq"})
 CMP = "cmp"  # any CMP message
-ENDPOINTS = EST_GET | EST_ENROLL | BRSKI | MASA | SCEP_GET | {SCEP_MESSAGE, CMP}
+ACME = frozenset(
+    f"acme-{name}"
+    for name in (
+        "directory", "new-nonce", "new-account", "new-order", "revoke-cert", "key-change", "account",
+        "order", "finalize", "authz", "challenge", "certificate", "renewal-info",
+    )
+)  # fmt: skip
+ENDPOINTS = EST_GET | EST_ENROLL | BRSKI | MASA | SCEP_GET | {SCEP_MESSAGE, CMP} | ACME
 
 TRANSPORT_KINDS = frozenset(
     {
@@ -162,12 +169,18 @@ CMP_REQUEST_KINDS = frozenset(
         "no-implicit-echo",
     }
 )
+ACME_KINDS = frozenset({"bad-nonce"})
+ACME_ISSUE_KINDS = frozenset({"key-mismatch", "foreign-ca", "other-names"})
 CONNECTION = "registrar"
 CONNECTION_KINDS = frozenset({"swap-certificate"})  # after=N connections another certificate is shown
 
 KINDS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(ENDPOINTS | {EVERYWHERE}, TRANSPORT_KINDS),
     **dict.fromkeys(EST_ENROLL, TRANSPORT_KINDS | ISSUE_KINDS),
+    **dict.fromkeys(ACME, TRANSPORT_KINDS | ACME_KINDS),
+    "acme-order": TRANSPORT_KINDS | ACME_KINDS | {"stuck"},
+    "acme-finalize": TRANSPORT_KINDS | ACME_KINDS | ACME_ISSUE_KINDS,
+    "acme-renewal-info": TRANSPORT_KINDS | {"window-now"},
     "cacerts": TRANSPORT_KINDS | CACERTS_KINDS,
     "requestvoucher": TRANSPORT_KINDS | VOUCHER_KINDS,
     **dict.fromkeys(SCEP_GET, TRANSPORT_KINDS | SCEP_AUTHORITY_KINDS),

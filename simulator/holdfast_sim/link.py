@@ -113,7 +113,9 @@ class InProcessLink:
         try:
             self._transport.on_request(request)
             self._requests += 1
-            answer = self._transport.site.answer(self._server, request, self._peer)
+            host = self._origin.partition("://")[2]
+            sent = replace(request, headers=(("Host", host), *request.headers))
+            answer = self._transport.site.answer(self._server, sent, self._peer)
             response = self._receive(answer)
             self._transport.on_response(response)
         except BaseException:

@@ -10,7 +10,8 @@ from holdfast.wire.errors import ConfigError, HoldfastError
 from holdfast.wire.model import Chain, HttpRequest, HttpResponse
 
 from . import cmp, est, masa, registrar, scep
-from .answers import Answer, Peer, Refused, ok_json, path_of, require_size
+from .acme import server as acme
+from .answers import Answer, Peer, Refused, header, ok_json, path_of, require_size
 from .ca import Credential
 from .clients import Kind, identify
 from .faults import CMP, ENDPOINTS, EVERYWHERE, Fault, FaultPlan
@@ -72,6 +73,8 @@ class Site:
             name = where
         elif server == "registrar" and path.startswith(est.ROOT):
             name = est.operation(self.world, request) or ""
+        elif server == "registrar" and path.startswith(acme.ROOT):
+            name = acme.operation(request)
         return name if name in ENDPOINTS else None
 
     def _process(self, server: Server, request: HttpRequest, peer: Peer) -> HttpResponse:
@@ -94,6 +97,8 @@ class Site:
             return scep.handle(self.world, self.faults, request)
         if path_of(request).startswith(registrar.ROOT):
             return registrar.handle(self.world, self._ask_masa, request, peer)
+        if path_of(request).startswith(acme.ROOT):
+            return acme.handle(self.world, self.faults, request, f"https://{header(request, 'Host')}")
         return est.handle(self.world, self.faults, request, peer)
 
     def _ask_masa(self, request: HttpRequest, peer: Peer) -> HttpResponse:

@@ -14,6 +14,7 @@ from holdfast.wire.est.csrattrs import Style
 from holdfast.wire.model import ClockState, CsrTemplate, KeyAlgorithm, Moment, RandomBytes
 
 from . import ca
+from .acme.state import AcmeState
 from .ca import Authority, Credential, Validity
 from .cmp_desk import CmpDesk, CmpPolicy
 from .domain import INFRASTRUCTURE_LIFE, Domain, general_names
@@ -121,6 +122,7 @@ class World:
     scep_desk: ScepDesk = field(default_factory=ScepDesk, repr=False)
     cmp: CmpPolicy = field(default_factory=CmpPolicy)
     cmp_desk: CmpDesk = field(default_factory=CmpDesk, repr=False)
+    acme: AcmeState = field(default_factory=AcmeState)
 
     @classmethod
     def create(
@@ -140,7 +142,7 @@ class World:
             manufacturer = Manufacturer.create(at, random, algorithm)
         domain = Domain.create("Simulated Owner", at, random, names=names, algorithm=algorithm)
         impostor = Domain.create("Simulated Impostor", at, random, names=names, algorithm=algorithm)
-        return cls(
+        world = cls(
             now,
             random,
             manufacturer,
@@ -150,6 +152,8 @@ class World:
             est or EstPolicy(),
             vouchers or VoucherPolicy(),
         )
+        world.acme.moment = world.moment
+        return world
 
     def moment(self) -> Moment:
         """Now, believed: servers have clocks."""

@@ -19,6 +19,10 @@ _DISTRUST: Final = (
 )
 
 _BY_CODE: Final[Mapping[str, str]] = {
+    "acme.eab-required": "Get a key identifier and MAC key from the CA, and name them in the configuration.",
+    "acme.profile": "Name one of the server's profiles in the configuration.",
+    "acme.challenge-failed": "Check that the server can reach this device by the name that it is to prove.",
+    "acme.solver": "Name a kind of challenge that this device can meet (challenges:).",
     "brski.no-answer": "Ask the owner whether this device's serial number waits for approval at the registrar.",
     "brski.registrar-changed": "Nothing, if the registrar got a new certificate: a new voucher request is made.",
     "certificate.revoked": "Ask the CA's operator why it was revoked. A new certificate is asked for by itself.",
@@ -63,6 +67,9 @@ _BY_CODE: Final[Mapping[str, str]] = {
 }
 
 _BY_AREA: Final[Mapping[str, str]] = {
+    "acme": "Look into the ACME server's log for the reason, or ask its operator.",
+    "ari": _PEER,
+    "attest": "See whether the attestation key's CA is one that the ACME server trusts, and renew its certificate.",
     "brski": _PEER,
     "ca": _PEER,
     "certificate": _PEER,
@@ -92,6 +99,7 @@ _BY_AREA: Final[Mapping[str, str]] = {
     "state": "Check room, mount and rights of the state directory: holdfast doctor",
     "step": _BUG,
     "tls": _DISTRUST,
+    "tpm": "See what the TPM says: holdfast doctor",
     "transport": "Check network, address and firewall between this device and the server: holdfast doctor",
     "voucher": (
         "Check that the maker knows this device as sold to this owner, and that the anchors under manufacturer in"

@@ -37,6 +37,7 @@ class Rule:
     name. ``pins``: SHA-256 of the only SPKIs accepted; ``device_refused``: a device's own certificate is not
     accepted. ``any_part``: a CA may stand at the end as well, and which usages it needs is the caller's
     question. ``usage_unless_ca``: a CA needs no usage; ``ml_dsa``: the leaf's key may be of that kind.
+    ``signs``: a keyUsage, if there is one, must allow signatures.
     """
 
     purpose: str
@@ -52,6 +53,7 @@ class Rule:
     any_part: bool = False
     usage_unless_ca: bool = False
     ml_dsa: bool = False
+    signs: bool = True
 
     @classmethod
     def tls_server(cls, name: str, *, allow_cmcra: bool) -> Rule:
@@ -113,6 +115,20 @@ class Rule:
         )
 
     @classmethod
+    def attestation_key(cls) -> Rule:
+        """A TPM's attestation key (WebAuthn §8.3.1): the usage tcg-kp-AIKCertificate must be there."""
+        wanted = frozenset({oids.TCG_AIK_CERTIFICATE})
+        return cls(
+            "attestation key", usages=wanted, usage_required=True, issuer_usages=wanted, ca_refused=True
+        )
+
+    @classmethod
+    def endorsement_key(cls) -> Rule:
+        """A TPM's endorsement key (TCG EK Credential Profile §3.2.16): it encrypts and never signs."""
+        wanted = frozenset({oids.TCG_EK_CERTIFICATE})
+        return cls("endorsement key", usages=wanted, issuer_usages=wanted, ca_refused=True, signs=False)
+
+    @classmethod
     def client(cls) -> Rule:
         """A TLS client."""
         wanted = frozenset({_CLIENT})
@@ -123,6 +139,12 @@ class Rule:
         """A certificate that was just issued to us: never a CA, and usable as a TLS client."""
         wanted = frozenset({_CLIENT})
         return cls("issued certificate", usages=wanted, issuer_usages=wanted, ca_refused=True)
+
+    @classmethod
+    def issued_server(cls) -> Rule:
+        """A certificate that was just issued to us for a server of ours: never a CA."""
+        wanted = frozenset({_SERVER})
+        return cls("issued server certificate", usages=wanted, issuer_usages=wanted, ca_refused=True)
 
     def permits_issuer(self, issuer: x509.ExtendedKeyUsage | None) -> bool:
         """Whether a CA whose own usages are *issuer* may stand in a path for this purpose.
@@ -154,7 +176,7 @@ class Rule:
     def _check_usage(self, leaf: x509.Certificate, *, is_anchor: bool) -> None:
         usage = _extension(leaf, x509.KeyUsage)
         committed = usage is not None and usage.content_commitment and self.purpose == "voucher signer"
-        if usage is not None and not (usage.digital_signature or committed):
+        if self.signs and usage is not None and not (usage.digital_signature or committed):
             detail = f"{self.purpose}: keyUsage without digitalSignature"
             raise TrustError("chain.usage", detail, clause="RFC 5280 §4.2.1.3")
         extended = _extension(leaf, x509.ExtendedKeyUsage)

@@ -23,6 +23,9 @@ CLOCK_SKEW: Final = timedelta(minutes=5)
 """How far a CA's clock may run ahead of a trusted one: many date a certificate at its issue."""
 
 
+_FOR_CLIENTS: Final = chain.Rule.issued()
+
+
 class NamePolicy(Enum):
     """Whether the subject and SAN of a certificate may differ from what the CSR asked for."""
 
@@ -35,13 +38,14 @@ class Terms:
     """What a protocol calls a broken rule.
 
     ``prefix`` begins every error code (``est``), ``answer`` and ``renewal`` are the clauses about an issued
-    certificate and about what a renewal keeps. ``limit`` is how many certificates an answer may have.
-    """
+    certificate and about what a renewal keeps. ``limit`` is how many certificates an answer may have,
+    ``rule`` what the new one must be fit for."""
 
     prefix: str
     answer: str
     renewal: str
     limit: int
+    rule: chain.Rule = _FOR_CLIENTS
 
     def code(self, what: str) -> str:
         """The error code for *what*."""
@@ -89,7 +93,7 @@ def accept_issued(
         detail = f"valid from {leaf.not_valid_before_utc} to {leaf.not_valid_after_utc}"
         raise RemoteProtocolError(terms.code("validity"), detail, clause="RFC 5280 §4.1.2.5")
     given = tuple(dict.fromkeys((leaf, *others, *req.intermediates)))
-    path = chain.validate(given, req.anchors, _when(leaf, now), chain.Rule.issued())
+    path = chain.validate(given, req.anchors, _when(leaf, now), terms.rule)
     return Issued(tuple(c for c in path if c == leaf or c not in req.anchors), req.anchors)
 
 

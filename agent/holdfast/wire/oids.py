@@ -7,6 +7,9 @@ from typing import Final
 CMC_CA: Final = "1.3.6.1.5.5.7.3.27"
 CMC_RA: Final = "1.3.6.1.5.5.7.3.28"  # RFC 6402 §2.10; one of its modules misprints another arc
 
+TCG_EK_CERTIFICATE: Final = "2.23.133.8.1"
+TCG_AIK_CERTIFICATE: Final = "2.23.133.8.3"
+
 MASA_URL: Final = "1.3.6.1.5.5.7.1.32"  # RFC 8995 §2.3.2
 HARDWARE_MODULE_NAME: Final = "1.3.6.1.5.5.7.8.4"  # RFC 4108 §5
 PERMANENT_IDENTIFIER: Final = "1.3.6.1.5.5.7.8.3"  # RFC 4043
