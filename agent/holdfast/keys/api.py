@@ -10,6 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NewType, Protocol, runtime_checkable
 
+
+from dataclasses import dataclass, field
+from typing import Final, NewType, Protocol, runtime_checkable
+
+from cryptography import x509
+
 from holdfast.wire.model import KeyAlgorithm, SigningKey
 
 if TYPE_CHECKING:
@@ -87,4 +93,41 @@ class HoldsCertificates(Protocol):
 
     def hold_certificate(self, ref: KeyRef, certificate: x509.Certificate) -> None:
         """Make *certificate* the one beside the key at *ref*; it goes with the key. Can be repeated."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A TPM's statement about one of its keys: TPMS_ATTEST, TPMT_SIGNATURE, TPMT_PUBLIC of the key."""
+
+    statement: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+    public: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EndorsementKey:
+    """The key by which a TPM is known to its maker: TPMT_PUBLIC, certificate and its issuers (DER) if
+    there."""
+
+    public: bytes = field(repr=False)
+    certificate: bytes | None = field(repr=False)
+    issuers: bytes = field(repr=False)
+
+
+class Attesting(Protocol):
+    """What a key store can do whose hardware states things about its keys."""
+
+    def attestation_public(self) -> bytes:
+        """TPMT_PUBLIC of the attestation key, which is made if need be."""
+        ...
+
+    def certify(self, key: Key, qualifying: bytes) -> Evidence:
+        """The attestation key's statement that *key* lives beside it, with *qualifying* data."""
+        ...
+
+    def endorsement_key(self) -> EndorsementKey: ...
+
+    def activate(self, id_object: bytes, encrypted_secret: bytes) -> bytes:
+        """The secret that a CA sealed for this very hardware and attestation key."""
         ...

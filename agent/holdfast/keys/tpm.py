@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from holdfast.keys.api import KeyRef, KeySpec
 from holdfast.keys.key_files import KeyFiles, file_name
+from holdfast.keys.tpm_attest import TpmAttestor
 from holdfast.keys.tpm_health import TpmHealth, examine
 from holdfast.keys.tpm_key import TpmKey
 from holdfast.keys.tpm_nv import parse_certificate, read_certificate
@@ -65,6 +66,7 @@ class TpmStore:
         root = StorageRoot(self._objects, srk, owner_auth)
         self._wrapped = WrappedKeys(self._objects, root, KeyFiles(directory), auth)
         self._persistent = PersistentKeys(self._objects, root, self._range, auth)
+        self._attestor = TpmAttestor(self._objects, owner_auth=owner_auth)
         self._idevid: int | None = None
 
     def __enter__(self) -> Self:
@@ -140,6 +142,11 @@ class TpmStore:
                 f"the certificate in NV index {nv_index:#010x} is not for the key at {owner:#010x}",
             )
         return certificate
+
+    @property
+    def attestor(self) -> TpmAttestor:
+        """Attestation by the same TPM, over the same connection."""
+        return self._attestor
 
     def _home(self, ref: KeyRef) -> WrappedKeys | PersistentKeys:
         return self._wrapped if ref.startswith(PREFIX) else self._persistent

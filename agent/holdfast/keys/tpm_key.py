@@ -170,6 +170,7 @@ class TpmKey:
         self, ref: KeyRef, objects: Objects, place: Place, area: Any, pem: bytes | None = None
     ) -> None:
         self.ref = ref
+        self.locate = place.locate
         self._pem = pem
         public = public_key(area)
         signer = TpmSigner(objects, place, public, area)

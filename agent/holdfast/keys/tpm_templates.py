@@ -95,6 +95,20 @@ def signing_key(spec: KeySpec) -> Any:
     return _template(TPM2_ALG.RSA, attributes, TPMU_PUBLIC_PARMS(rsaDetail=detail))
 
 
+def attestation_key() -> Any:
+    """The template of the attestation key: P-256, signs only what its TPM made (restricted).
+
+    ``unique`` sets it apart from other primary keys of the endorsement hierarchy.
+    """
+    none = TPMT_SYM_DEF_OBJECT(algorithm=TPM2_ALG.NULL)
+    area = _ecc(_OURS | TPMA_OBJECT.SIGN_ENCRYPT | TPMA_OBJECT.RESTRICTED, none, TPM2_ECC.NIST_P256)
+    scheme = TPMT_ECC_SCHEME(scheme=TPM2_ALG.ECDSA)
+    scheme.details.ecdsa.hashAlg = TPM2_ALG.SHA256
+    area.parameters.eccDetail.scheme = scheme
+    area.unique.ecc.x = b"HOLDFAST-AK".ljust(32, b"\0")
+    return area
+
+
 def is_storage_parent(public: Any) -> bool:
     """True if keys can be made under the object with this public area."""
     wanted = TPMA_OBJECT.RESTRICTED | TPMA_OBJECT.DECRYPT

@@ -12,7 +12,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
 
@@ -22,8 +22,13 @@ from holdfast.wire.model import RandomBytes
 from holdfast.wire.tpm.octets import sized
 from holdfast.wire.tpm.public import DECRYPT, RESTRICTED, TpmPublic
 
-AES: Final = 0x0006
-CFB: Final = 0x0043
+try:
+    from cryptography.hazmat.decrepit.ciphers.modes import CFB
+except ImportError:  # before cryptography moved it there
+    from cryptography.hazmat.primitives.ciphers.modes import CFB
+
+_AES: Final = 0x0006
+_CFB: Final = 0x0043
 _IDENTITY: Final = b"IDENTITY\0"
 
 
@@ -43,7 +48,7 @@ def make_credential(ek: TpmPublic, name: bytes, secret: bytes, random: RandomByt
     digest = DIGESTS[ek.name_hash]()
     if len(secret) > digest.digest_size:
         raise LocalProtocolError("tpm.secret", f"{len(secret)} octets, at most {digest.digest_size}")
-    if ek.symmetric is None or ek.symmetric[0] != AES or ek.symmetric[2] != CFB:
+    if ek.symmetric is None or ek.symmetric[0] != _AES or ek.symmetric[2] != _CFB:
         raise RemoteProtocolError("tpm.ek", "the EK names no AES in CFB mode", clause="TPM 2.0 Part 1 §24")
     if ek.lacking(RESTRICTED | DECRYPT):
         raise RemoteProtocolError(
@@ -51,7 +56,7 @@ def make_credential(ek: TpmPublic, name: bytes, secret: bytes, random: RandomByt
         )
     seed, encrypted_seed = _seed(ek, digest, random)
     key = _kdfa(digest, seed, b"STORAGE", name, ek.symmetric[1])
-    encryptor = Cipher(algorithms.AES(key), modes.CFB(bytes(16))).encryptor()
+    encryptor = Cipher(algorithms.AES(key), CFB(bytes(16))).encryptor()
     identity = encryptor.update(sized(secret)) + encryptor.finalize()
     integrity_key = _kdfa(digest, seed, b"INTEGRITY", b"", digest.digest_size * 8)
     integrity = hmac.new(integrity_key, identity + name, ek.name_hash).digest()
