@@ -69,7 +69,7 @@ class Case:
     """One client, one server, one order."""
 
     def __init__(self, *faults: str, identifiers: Sequence[Identifier] = (DNS,), **options: Any) -> None:
-        self.now = NOW
+        self.now: datetime = options.pop("now", NOW)
         self.world = World.create(lambda: self.now, secrets.token_bytes)
         self.site = Site(self.world, [Fault.parse(each) for each in faults])
         self.board = Board()
@@ -80,6 +80,10 @@ class Case:
         self.identifiers = tuple(identifiers)
         self.sent: list[HttpRequest] = []
         self.change: Callable[[HttpRequest, HttpResponse], HttpResponse] = lambda _, answer: answer
+
+    @property
+    def moment(self) -> Moment:
+        return Moment(self.now, self.now - timedelta(days=90), ClockState.TRUSTED)
 
     @property
     def protocol(self) -> AcmeProtocol:
@@ -120,11 +124,11 @@ class Case:
     def enroll(self, *, legs: int = 12) -> Outcome:
         """Order, then every leg until the server is done or refuses."""
         request, protocol = self.request, self.protocol
-        outcome = self.drive(protocol.enroll(request, TLS, MOMENT))
+        outcome = self.drive(protocol.enroll(request, TLS, self.moment))
         for _ in range(legs):
             if not isinstance(outcome, Pending):
                 break
-            outcome = self.drive(protocol.resume(request, outcome.resume, TLS, MOMENT))
+            outcome = self.drive(protocol.resume(request, outcome.resume, TLS, self.moment))
         found: Outcome = outcome
         return found
 
