@@ -1,4 +1,4 @@
-"""device-attest-01: in each test one rule of the TPM statement is broken, and the statement proves nothing."""
+"""device-attest-01: in each test one rule of the TPM statement is broken, and it proves nothing."""
 
 from __future__ import annotations
 

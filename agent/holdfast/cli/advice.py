@@ -68,6 +68,7 @@ _BY_CODE: Final[Mapping[str, str]] = {
 
 _BY_AREA: Final[Mapping[str, str]] = {
     "acme": "Look into the ACME server's log for the reason, or ask its operator.",
+    "akca": "Look into the attestation CA's log for the reason, or ask its operator.",
     "ari": _PEER,
     "attest": "See whether the attestation key's CA is one that the ACME server trusts, and renew its certificate.",
     "brski": _PEER,

@@ -7,12 +7,8 @@ So a power cut can leave a planned reference without a key, never a key without 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NewType, Protocol, runtime_checkable
-
-
 from dataclasses import dataclass, field
-from typing import Final, NewType, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, NewType, Protocol, runtime_checkable
 
 from cryptography import x509
 
