@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from holdfast.wire import csr
 from holdfast.wire.algorithms import spki
-from holdfast.wire.errors import ConfigError, LocalProtocolError, RemoteProtocolError, TrustError
+from holdfast.wire.errors import KeyUnsuitable, LocalProtocolError, RemoteProtocolError, TrustError
 from holdfast.wire.model import Issued, KeyAlgorithm, KeyDemand, Offer, Pending, Purpose, Rejected
 from holdfast.wire.scep.authority import Trust, fingerprint
 from holdfast.wire.scep.settings import Decryption, Legacy
@@ -177,7 +177,7 @@ def test_a_split_ra_is_used_by_its_usages() -> None:
 
 def test_an_ec_key_is_refused_before_it_is_made() -> None:
     bench = ScepBench.make()
-    with pytest.raises(ConfigError, match=r"scep\.key-cannot-decrypt") as caught:
+    with pytest.raises(KeyUnsuitable, match=r"scep\.key-cannot-decrypt") as caught:
         bench.protocol().key_demand(KeyAlgorithm.P256)
     for way in ("rsa2048", "transport-key", "password"):
         assert way in caught.value.detail

@@ -8,9 +8,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from holdfast.host.config_formats import https_url, proxy, registrar, split_cmp_url, split_est_url
+from holdfast.host.config_formats import (
+    https_url,
+    proxy,
+    registrar,
+    split_cmp_url,
+    split_est_url,
+    split_scep_url,
+)
 from holdfast.host.config_model import (
     DEFAULT_NV_INDEX,
+    ChallengeSettings,
     CmpSettings,
     DeploySettings,
     EstSettings,
@@ -24,6 +32,7 @@ from holdfast.host.config_model import (
     ProtocolSettings,
     RenewSettings,
     SanSettings,
+    ScepSettings,
     Settings,
 )
 from holdfast.host.config_rules import Rules
@@ -32,8 +41,10 @@ from holdfast.host.config_tokens import TokenSettings, read_home, read_idevid
 from holdfast.host.config_yaml import Fault, dotted, parse
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import KeyAlgorithm
+from holdfast.wire.scep.settings import Decryption, Legacy
 
 __all__ = [
+    "ChallengeSettings",
     "CmpSettings",
     "DeploySettings",
     "EstSettings",
@@ -47,6 +58,7 @@ __all__ = [
     "ProtocolSettings",
     "RenewSettings",
     "SanSettings",
+    "ScepSettings",
     "Settings",
     "TokenSettings",
     "load",
@@ -176,6 +188,7 @@ class _Reader:
         readers: dict[str, Callable[[Any], ProtocolSettings]] = {
             EstSettings.kind: self._est_settings,
             CmpSettings.kind: self._cmp_settings,
+            ScepSettings.kind: self._scep_settings,
         }
         return readers[kind](settings)
 
@@ -213,6 +226,32 @@ class _Reader:
             implicit_confirm=data["implicit-confirm"],
             support_messages=data["support-messages"],
         )
+
+    def _scep_settings(self, data: Any) -> ScepSettings:
+        origin, where = split_scep_url(data["url"])
+        pins = (data[each].replace(":", "") for each in ("ca-fingerprint", "ra-fingerprint") if each in data)
+        return ScepSettings(
+            origin=origin,
+            name=data.get("name"),
+            path=where,
+            ca=data["ca-identifier"],
+            fingerprints=frozenset(map(bytes.fromhex, pins)),
+            challenge=self._challenge(data),
+            legacy=frozenset(map(Legacy, data["legacy"])),
+            decryption=Decryption(data["decryption"]),
+            key=KeyAlgorithm(data["key"]["algorithm"]) if "key" in data else None,
+            cipher=data["cipher"],
+            poll_seconds=data["poll-seconds"],
+        )
+
+    def _challenge(self, data: Any) -> ChallengeSettings | None:
+        if "challenge-command" in data:
+            timeout = data["challenge-timeout-seconds"]
+            return ChallengeSettings(command=tuple(data["challenge-command"]), timeout_seconds=timeout)
+        file = self._path(data, "challenge-file")
+        if "challenge-credential" in data:
+            file = self._credentials / data["challenge-credential"]
+        return None if file is None else ChallengeSettings(file=file)
 
     def _path(self, data: Any, key: str) -> Path | None:
         return self._base / data[key] if key in data else None

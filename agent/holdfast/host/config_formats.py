@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from holdfast.host.config_tokens import object_uri, token_uri
+from holdfast.wire.scep.settings import DEFAULT_PATH
 
 _HOST: Final = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
@@ -84,6 +85,22 @@ def split_cmp_url(text: str) -> tuple[str, str | None]:
     if parts.scheme not in {"http", "https"}:
         raise ValueError("must start with http:// or https://")
     return f"{parts.scheme}://{_authority(parts)}", None if parts.path in {"", "/"} else parts.path
+
+
+def scep_url(text: str) -> str:
+    """``http[s]://host[:port]/path``; see :func:`split_scep_url`."""
+    split_scep_url(text)
+    return text
+
+
+def split_scep_url(text: str) -> tuple[str, str]:
+    """Origin and path of a SCEP URL. SCEP protects its messages itself, so it may be plain HTTP
+    (RFC 8894 §4.1). Without a path it is the customary one."""
+    parts = _split(text)
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("must start with http:// or https://")
+    where = DEFAULT_PATH if parts.path in {"", "/"} else parts.path
+    return f"{parts.scheme}://{_authority(parts)}", where
 
 
 def path(text: str) -> str:
@@ -192,6 +209,7 @@ FORMATS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
         "https-url": https_url,
         "est-url": est_url,
         "cmp-url": cmp_url,
+        "scep-url": scep_url,
         "path": path,
         "absolute-path": absolute_path,
         "template": template,

@@ -16,6 +16,7 @@ from holdfast.keys.open import Pkcs11Settings, TpmSettings
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.http import HttpCredentials
 from holdfast.wire.model import KeyAlgorithm
+from holdfast.wire.scep.settings import DEFAULT_PATH, Decryption, Legacy
 
 DEFAULT_NV_INDEX: Final = 0x01C90200  # the IDevID template of TCG, "TPM 2.0 Keys for Device Identity"
 _SUBJECT: Final[Mapping[str, str]] = MappingProxyType({"common-name": "{serial}"})
@@ -150,7 +151,36 @@ class CmpSettings:
         return self.reference, read_secret(self.secret_file)
 
 
-ProtocolSettings = EstSettings | CmpSettings
+@dataclass(frozen=True, slots=True)
+class ChallengeSettings:
+    """Where a SCEP challenge comes from: a file, or the output of a command (``argv``, without a shell)."""
+
+    file: Path | None = None
+    command: tuple[str, ...] = ()
+    timeout_seconds: float = 30
+
+
+@dataclass(frozen=True, slots=True)
+class ScepSettings:
+    """Enrollment over SCEP (RFC 8894). ``origin`` is ``http[s]://host:port``, ``fingerprints`` are SHA-256 of
+    certificates of its CA or RA; ``key`` None is the identity's."""
+
+    kind: ClassVar[str] = "scep"
+
+    origin: str
+    name: str | None = None
+    path: str = DEFAULT_PATH
+    ca: str = ""
+    fingerprints: frozenset[bytes] = frozenset()
+    challenge: ChallengeSettings | None = None
+    legacy: frozenset[Legacy] = frozenset()
+    decryption: Decryption = Decryption.OWN_KEY
+    key: KeyAlgorithm | None = None
+    cipher: Literal["aes128", "aes256"] = "aes128"
+    poll_seconds: float = 300
+
+
+ProtocolSettings = EstSettings | CmpSettings | ScepSettings
 """One rung of a ladder. Each kind of it has a ``kind`` as the file spells it, and a ``name`` or None."""
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from holdfast.host.config_formats import split_est_url
 from holdfast.host.config_model import rung_names
+from holdfast.host.config_scep import faults as scep_faults
 from holdfast.host.config_shape import with_defaults
 from holdfast.host.config_tokens import faults as token_faults
 from holdfast.host.config_yaml import Document, Fault, KeyPath
@@ -66,7 +67,11 @@ class Rules:
             yield from self._hooks(("identities", n, "deploy", "hooks"))
 
     def _protocols(self, path: KeyPath) -> Iterator[Fault]:
-        rules: dict[str, Callable[[KeyPath], Iterator[Fault]]] = {"est": self._est, "cmp": self._cmp}
+        rules: dict[str, Callable[[KeyPath], Iterator[Fault]]] = {
+            "est": self._est,
+            "cmp": self._cmp,
+            "scep": lambda where: scep_faults(self, where),
+        }
         rungs: list[tuple[KeyPath, str | None]] = []
         for n in range(len(self.get(path, list) or [])):
             for kind in self.get((*path, n), dict) or {}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from holdfast.keys.api import KeyRef
+from holdfast.keys.api import NO_KEY, KeyRef
 from holdfast.life.record import Anchor, Bar, Trouble
 from holdfast.wire.model import KeyAlgorithm, Purpose
 
@@ -106,7 +106,9 @@ class CredentialLost:
 class OfferTaken:
     """The CA's certificates and wishes were read, and a key was planned: it does not exist yet.
 
-    ``passed`` are the better rungs that did not answer, best first."""
+    ``passed`` are the better rungs that did not answer, best first; ``transport`` is planned, too, where the
+    protocol wants a second key.
+    """
 
     purpose: Purpose
     rung: str
@@ -119,6 +121,7 @@ class OfferTaken:
     anchors: tuple[Anchor, ...]
     intermediates: tuple[bytes, ...] = field(repr=False)
     passed: tuple[Bar, ...] = ()
+    transport: KeyRef = NO_KEY
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,11 +158,10 @@ def _keep(identity: Identity, _event: object, _now: Moment) -> Identity:
     return identity
 
 
-def _retire(identity: Identity, key: KeyRef) -> tuple[KeyRef, ...]:
-    """The keys to destroy once nothing of *identity* names *key* any more."""
-    in_use = {identity.credential.key, identity.transaction.key}
-    wanted = (*identity.retiring, *((key,) if key and key not in in_use else ()))
-    return tuple(dict.fromkeys(k for k in wanted if k not in in_use))
+def _retire(identity: Identity, *keys: KeyRef) -> tuple[KeyRef, ...]:
+    """The keys to destroy once nothing of *identity* names *keys* any more."""
+    in_use = {NO_KEY, identity.credential.key, identity.transaction.key, identity.transaction.transport}
+    return tuple(dict.fromkeys(k for k in (*identity.retiring, *keys) if k not in in_use))
 
 
 def _lapse(identity: Identity, _event: object, _now: Moment) -> Identity:
@@ -188,9 +187,9 @@ def _lose(identity: Identity, event: ev.CredentialLost, _now: Moment) -> Identit
 
 
 def _drop_transaction(identity: Identity) -> Identity:
-    gone = identity.transaction.key
+    gone = identity.transaction
     free = replace(identity, transaction=Transaction())
-    return replace(free, retiring=_retire(free, gone))
+    return replace(free, retiring=_retire(free, gone.key, gone.transport))
 
 
 def _keyed(identity: Identity, event: ev.OfferTaken, now: Moment) -> Identity:
@@ -200,6 +199,7 @@ def _keyed(identity: Identity, event: ev.OfferTaken, now: Moment) -> Identity:
         rung=event.rung,
         protocol=event.protocol,
         key=event.key,
+        transport=event.transport,
         algorithm=event.algorithm,
         generation=event.generation,
         id=event.transaction,
@@ -212,7 +212,7 @@ def _keyed(identity: Identity, event: ev.OfferTaken, now: Moment) -> Identity:
         schedule=_progress(identity.schedule),
         ladder=arrived(identity.ladder, event.rung, event.passed, now.now),
     )
-    return replace(changed, retiring=_retire(changed, NO_KEY))
+    return replace(changed, retiring=_retire(changed))
 
 
 def _requested(identity: Identity, event: ev.CsrMade, _now: Moment) -> Identity:
@@ -249,7 +249,7 @@ def _promoted(identity: Identity, _event: ev.CredentialProved, now: Moment) -> I
         deployment=Deployment(),
         ladder=replace(identity.ladder, barred=()),
     )
-    return replace(changed, retiring=_retire(changed, old))
+    return replace(changed, retiring=_retire(changed, old, new.transport))
 
 
 def _refused(identity: Identity, event: ev.ProofRefused, _now: Moment) -> Identity:

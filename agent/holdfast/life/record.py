@@ -102,6 +102,8 @@ class Credential:
 @dataclass(frozen=True, slots=True)
 class Transaction:
     """What is under way. The key at ``key`` may not exist yet while KEYED: it is planned first.
+    So is the one at ``transport``, which decrypts in its place where it cannot (SCEP) and goes with the
+    transaction.
 
     ``rung`` names the ladder's rung that it runs on. ``wishes`` is the server's answer to what a CSR should
     hold, in the protocol's own encoding, kept so that the CSR can be made again after a power
@@ -113,6 +115,7 @@ class Transaction:
     purpose: Purpose = Purpose.INITIAL
     protocol: str = ""
     key: KeyRef = NO_KEY
+    transport: KeyRef = NO_KEY
     algorithm: KeyAlgorithm = KeyAlgorithm.P256
     generation: int = 0
     id: str = ""
@@ -250,7 +253,7 @@ class DeviceRecord:
         """Every key reference that the record names; keys outside it are orphans."""
         refs: set[KeyRef] = set()
         for i in self.identities:
-            refs.update((i.credential.key, i.transaction.key, *i.retiring))
+            refs.update((i.credential.key, i.transaction.key, i.transaction.transport, *i.retiring))
         return frozenset(refs - {NO_KEY})
 
 

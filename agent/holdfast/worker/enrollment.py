@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from holdfast.host.config import IdentitySettings
 from holdfast.host.drive import drive
 from holdfast.host.transport import Link, secured
-from holdfast.keys.api import Key, KeySpec
+from holdfast.keys.api import NO_KEY, Key, KeyRef, KeySpec
 from holdfast.life import events as ev
 from holdfast.life.anchors import adopt
 from holdfast.life.record import (
@@ -118,7 +118,7 @@ class Enrollment:
         if isinstance(offer, Moved):
             raise self._moved(offer)
         algorithm = offer.template.key or self._settings.key.algorithm
-        self._protocol.key_demand(algorithm)
+        demand = self._protocol.key_demand(algorithm)
         anchors, intermediates = self._adopted(record, offer, link, now)
         same_key = purpose is Purpose.RENEW
         generation = entry.credential.generation + 1
@@ -133,15 +133,18 @@ class Enrollment:
             wishes=offer.wishes,
             anchors=anchors,
             intermediates=intermediates,
+            transport=self._transport(entry, generation) if demand.transport else NO_KEY,
         )
 
     def make_request(self, record: DeviceRecord, now: Moment) -> ev.CsrMade:
         """Make the planned key exactly where the record says, and sign its CSR."""
         transaction = record.identity(self._settings.name).transaction
+        demand = self._protocol.key_demand(transaction.algorithm)
+        if transaction.transport and demand.transport:
+            self._env.keys.generate(transaction.transport, KeySpec(demand.transport, decrypt=True))
         if transaction.purpose is Purpose.RENEW:
             key = self._env.keys.load(transaction.key)
         else:
-            demand = self._protocol.key_demand(transaction.algorithm)
             spec = KeySpec(transaction.algorithm, decrypt=demand.decrypt)
             key = self._env.keys.generate(transaction.key, spec)
         return ev.CsrMade(self._csr(record, key, now))
@@ -281,11 +284,21 @@ class Enrollment:
         serial = self._env.factory().serial_number if purpose is Purpose.INITIAL else ""
         facts = DeviceFacts(serial, self._env.facts)
         subject, san = requested_names(self._settings, facts, self._current(entry, purpose))
-        challenge = None
+        challenge = self._challenge(record, purpose)
         if self._linked(template):
             link = self._link(record, self._client(record, purpose), template, now)
             challenge = link_challenge(secured(link))
         return csr.build(key.signer(), subject, template=template, san=san, challenge=challenge)
+
+    def _transport(self, entry: Identity, generation: int) -> KeyRef:
+        """Where the key goes that decrypts in the place of the identity's own."""
+        return self._env.keys.plan(f"{entry.name}-transport", generation)
+
+    def _challenge(self, record: DeviceRecord, purpose: Purpose) -> str | None:
+        if self._rung.challenge is None:
+            return None
+        current = None if purpose is Purpose.INITIAL else self._client(record, purpose).key
+        return self._rung.challenge(current)
 
     def _request(
         self, record: DeviceRecord, entry: Identity, key: SigningKey, client: Client, template: CsrTemplate
@@ -303,6 +316,7 @@ class Enrollment:
             current=None if transaction.purpose is Purpose.INITIAL else (client.chain, client.key),
             template=template,
             signer=(client.chain, client.key),
+            transport=self._env.keys.load(transaction.transport).signer() if transaction.transport else None,
         )
 
     def _moved(self, moved: Moved) -> RemoteProtocolError:

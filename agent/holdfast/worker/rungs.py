@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from cryptography import x509
 
-from holdfast.host.config import CmpSettings, EstSettings, IdentitySettings, ProtocolSettings
+from holdfast.host.challenge import read_challenge
+from holdfast.host.config import (
+    CmpSettings,
+    EstSettings,
+    IdentitySettings,
+    ProtocolSettings,
+    ScepSettings,
+)
 from holdfast.life.record import DeviceRecord
+from holdfast.wire.certificates import load_all
+from holdfast.wire.ciphers import ContentCipher
 from holdfast.wire.cmp.client import CmpProtocol, Form, Inquirer
 from holdfast.wire.cmp.message import NULL_DN, named
 from holdfast.wire.cmp.paths import WELL_KNOWN
@@ -22,6 +32,10 @@ from holdfast.wire.errors import ConfigError
 from holdfast.wire.est.client import EstProtocol
 from holdfast.wire.est.messages import CACERTS, fetch_request
 from holdfast.wire.model import Chain, EnrollmentProtocol, HttpRequest, RandomBytes, SigningKey
+from holdfast.wire.scep.authority import Trust
+from holdfast.wire.scep.client import ScepProtocol
+from holdfast.wire.scep.http import Site
+from holdfast.wire.scep.settings import ScepLimits
 from holdfast.worker.links import Endpoint
 
 
@@ -32,7 +46,8 @@ class Rung:
     How to connect follows from ``endpoint``, which may be plain HTTP, and ``client_certificate``: whether TLS
     shows the identity that asks. ``tls_unique``: the CSR is bound to its connection (TLS 1.2).
     ``probe`` is a harmless request by which the same server proves a new certificate over mutual TLS; None
-    where it cannot.
+    where it cannot. ``challenge`` gives the challengePassword for a CSR, or None where it needs none; it is
+    told the key of the certificate to be renewed.
     """
 
     name: str
@@ -41,6 +56,7 @@ class Rung:
     client_certificate: bool = True
     tls_unique: bool = False
     probe: HttpRequest | None = None
+    challenge: Callable[[SigningKey | None], str | None] | None = None
 
 
 Asker = Callable[[], tuple[Chain, SigningKey]]
@@ -66,6 +82,8 @@ def rung_of(
             return _est(name, protocol, record, random)
         case CmpSettings():
             return _cmp(name, protocol, record, random, asker=asker)
+        case ScepSettings():
+            return _scep(name, protocol, record)
 
 
 def _est(name: str, settings: EstSettings, record: DeviceRecord, random: RandomBytes) -> Rung:
@@ -118,3 +136,34 @@ def _recipient(settings: CmpSettings) -> bytes:
         return named(x509.Name.from_rfc4514_string(settings.recipient))
     except ValueError as error:
         raise ConfigError("config.recipient", f"not a name like CN=RA,O=Owner: {error}") from error
+
+
+def _scep(name: str, settings: ScepSettings, record: DeviceRecord) -> Rung:
+    domain = record.domain
+    protocol = ScepProtocol(
+        trust=Trust(
+            settings.fingerprints,
+            load_all(anchor.certificate for anchor in domain.anchors),
+            load_all(domain.intermediates),
+        ),
+        site=Site(settings.path, settings.ca),
+        legacy=settings.legacy,
+        decryption=settings.decryption,
+        key=settings.key,
+        challenged=settings.challenge is not None,
+        cipher=ContentCipher(f"{settings.cipher}_cbc"),
+        limits=ScepLimits(wait=timedelta(seconds=settings.poll_seconds)),
+    )
+
+    source = settings.challenge
+
+    def challenge(current: SigningKey | None) -> str | None:
+        return read_challenge(source) if source is not None and protocol.needs_challenge(current) else None
+
+    return Rung(
+        name=name,
+        protocol=protocol,
+        endpoint=Endpoint.of_url(settings.origin),
+        client_certificate=False,
+        challenge=None if source is None else challenge,
+    )

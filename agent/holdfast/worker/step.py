@@ -303,6 +303,8 @@ class Step:
             transaction = entry.transaction
             if transaction.state is TransactionState.KEYED and transaction.purpose is not Purpose.RENEW:
                 self._env.keys.destroy(transaction.key)  # its making was cut short
+            if transaction.state is TransactionState.KEYED and transaction.transport:
+                self._env.keys.destroy(transaction.transport)
         for entry in self._record.identities:
             if not entry.retiring or self._undeployed(entry):
                 continue

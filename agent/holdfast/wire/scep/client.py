@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from holdfast.wire import cms, csr
 from holdfast.wire.ciphers import ContentCipher
-from holdfast.wire.errors import ConfigError, LocalProtocolError, RemoteProtocolError, TrustError
+from holdfast.wire.errors import KeyUnsuitable, LocalProtocolError, RemoteProtocolError, TrustError
 from holdfast.wire.http import printable
 from holdfast.wire.issued import NamePolicy, Terms, accept_issued
 from holdfast.wire.model import (
@@ -37,6 +37,7 @@ from holdfast.wire.model import (
     Pending,
     Purpose,
     Rejected,
+    SigningKey,
     TlsInfo,
 )
 from holdfast.wire.scep import http, messages
@@ -79,14 +80,14 @@ class ScepProtocol:
     def key_demand(self, algorithm: KeyAlgorithm) -> KeyDemand:
         """What the key must be able to do, so that somebody here can read the answer.
 
-        Raises ConfigError ``scep.key-cannot-decrypt``, which says what is possible.
+        Raises KeyUnsuitable ``scep.key-cannot-decrypt``, which says what is possible.
         """
         if self.decryption is Decryption.TRANSPORT_KEY:
             return KeyDemand(transport=None if algorithm in _RSA else KeyAlgorithm.RSA2048)
         if self.decryption is Decryption.PASSWORD:
             return KeyDemand()
         if algorithm not in _RSA:
-            raise ConfigError(
+            raise KeyUnsuitable(
                 "scep.key-cannot-decrypt",
                 f"a {algorithm.value} key cannot decrypt the answer of a SCEP server. Possible: an RSA key "
                 "(`key: {algorithm: rsa2048}` at scep or at the identity); `decryption: transport-key`, an "
@@ -94,6 +95,11 @@ class ScepProtocol:
                 clause="RFC 8894 §3.1",
             )
         return KeyDemand(decrypt=True)
+
+    def needs_challenge(self, current: SigningKey | None) -> bool:
+        """Whether a CSR needs a challengePassword: to be authorised, or for the answer to be read with.
+        *current* is the key of the certificate to be renewed, None at first."""
+        return self.decryption is Decryption.PASSWORD or not isinstance(current, rsa.RSAPrivateKey)
 
     def read_wishes(self, wishes: bytes) -> CsrTemplate:  # noqa: ARG002 - one shape for all
         """SCEP servers have no wishes; the rung may have one about the key."""

@@ -11,8 +11,8 @@ from urllib.parse import quote
 from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError
 from holdfast.wire.http import media_type, printable, retry_after
 from holdfast.wire.model import HttpRequest, HttpResponse, Moment
+from holdfast.wire.scep.settings import DEFAULT_PATH
 
-DEFAULT_PATH: Final = "/cgi-bin/pkiclient.exe"
 MESSAGE_TYPE: Final = "application/x-pki-message"
 CA_CERT: Final = "application/x-x509-ca-cert"
 CA_RA_CERT: Final = "application/x-x509-ca-ra-cert"

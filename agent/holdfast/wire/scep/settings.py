@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from typing import Final
+
+DEFAULT_PATH: Final = "/cgi-bin/pkiclient.exe"
+"""What the path of a SCEP URL is by custom (RFC 8894 §4.1)."""
 
 
 class Legacy(Enum):
