@@ -59,7 +59,7 @@ def test_a_certificate_without_an_end() -> None:
     assert "no end" in dict(describe(forever.certificate, pki.NOW))[""]
 
 
-@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@pytest.mark.filterwarnings("ignore")
 def test_any_certificate_of_the_vectors_can_be_told() -> None:
     home = importlib.resources.files("cryptography_vectors") / "x509"
     seen = 0
@@ -189,3 +189,14 @@ def test_any_entry_is_one_line(entry: dict[str, str]) -> None:
 
     for told in entries(io.StringIO(json.dumps(entry) + "\n")):
         assert line(told).isprintable()
+
+
+def test_a_strange_certificate_is_shown_without_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    home = importlib.resources.files("cryptography_vectors") / "x509" / "custom"
+    path = tmp_path / "strange.pem"
+    path.write_bytes((home / "bad_country.pem").read_bytes())
+    assert main(["show", str(path)]) == 0
+    assert "C=too long" in capsys.readouterr().out
+    assert list(recwarn) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +43,14 @@ def register(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Shows chains leaf first. A word with ``/`` or ``.`` is a file, any other an identity."""
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # what a strange certificate makes the library warn of is no news here
+        return _show(arguments)
+
+
+def _show(arguments: argparse.Namespace) -> int:
     if arguments.idevid:
         chains = {"idevid": _idevid(load(arguments.config))}
     elif arguments.what and ("/" in arguments.what or "." in arguments.what):
