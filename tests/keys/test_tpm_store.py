@@ -497,3 +497,14 @@ def test_the_tss_does_not_write_to_stderr(directory):
 
     assert (run().stdout, run().stderr) == ("key.tpm-unreachable\n", "")
     assert "tcti" in run(TSS2_LOG="all+ERROR").stderr, "a user who asks for the log gets it"
+
+
+def test_the_store_counts_its_commands_as_the_tpm_does(meter, tmp_path) -> None:
+    with TpmStore(meter.tcti, tmp_path / "keys") as store:
+        assert store.usage.commands == 0
+        store.generate(store.plan("ldevid", 1), KeySpec()).signer().sign(b"x", ec.ECDSA(hashes.SHA256()))
+        used = store.usage
+        assert used.commands == len(meter.take())
+        assert used.seconds > 0
+        assert store.lockout_counter() == 0
+        assert len(meter.take()) == 1

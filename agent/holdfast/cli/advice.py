@@ -71,6 +71,7 @@ _BY_AREA: Final[Mapping[str, str]] = {
     "akca": "Look into the attestation CA's log for the reason, or ask its operator.",
     "ari": _PEER,
     "attest": "See whether the attestation key's CA is one that the ACME server trusts, and renew its certificate.",
+    "activation": "Let systemd make the runtime directory: RuntimeDirectory=holdfast in the unit.",
     "brski": _PEER,
     "ca": _PEER,
     "certificate": _PEER,
@@ -79,6 +80,7 @@ _BY_AREA: Final[Mapping[str, str]] = {
     "clock": "Set the clock, or see why time synchronisation does not work: timedatectl",
     "cmp": _PEER,
     "cms": _PEER,
+    "control": "See whether the agent runs, and as whom you ask: systemctl status holdfast",
     "config": "Correct the configuration: holdfast config check",
     "credentials": "Check room, mount and rights of the directory for other programs: holdfast doctor",
     "csr": "Correct subject and san in the configuration, or the CA's wishes.",
@@ -101,6 +103,7 @@ _BY_AREA: Final[Mapping[str, str]] = {
     "step": _BUG,
     "tls": _DISTRUST,
     "tpm": "See what the TPM says: holdfast doctor",
+    "worker": "Nothing, if it was once: the agent starts another. Else report a bug with the agent's log.",
     "transport": "Check network, address and firewall between this device and the server: holdfast doctor",
     "voucher": (
         "Check that the maker knows this device as sold to this owner, and that the anchors under manufacturer in"

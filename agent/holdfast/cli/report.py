@@ -36,6 +36,8 @@ def step_report(report: StepReport) -> dict[str, Any]:
                 "round_trips": t.round_trips,
                 "connections": t.connections,
                 "result": t.result,
+                "protocol": t.protocol,
+                "transaction": t.transaction,
             }
             for t in report.traces
         ],

@@ -7,9 +7,9 @@ by cancelling a timer that stands at the end of time. Standard library only: the
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
+import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -18,20 +18,8 @@ from typing import Final, Self
 TOLERANCE: Final = 2.0
 """Without timerfd: a change of more seconds between the wall and the running clock is a setting of it."""
 
-_TFD_TIMER_ABSTIME: Final = 1
-_TFD_TIMER_CANCEL_ON_SET: Final = 2
-_CLOCK_REALTIME: Final = 0
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
-
-
-class _Itimerspec(ctypes.Structure):
-    _fields_ = (("interval", _Timespec), ("value", _Timespec))
-
-
-_END_OF_TIME: Final = (1 << (8 * ctypes.sizeof(ctypes.c_long) - 2)) - 1
+_END_OF_TIME: Final = (1 << 63) - 1
+"""In nanoseconds: the year 2262."""
 
 
 class ClockWatch:
@@ -92,19 +80,26 @@ class ClockWatch:
 
 def _open_timer() -> int | None:
     """A timer on the wall clock, or None where the C library or the kernel has none."""
-    try:
-        create = ctypes.CDLL(None, use_errno=True).timerfd_create
-    except AttributeError:
-        return None
-    descriptor = int(create(_CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC))
-    return descriptor if descriptor >= 0 else None
+    if sys.version_info >= (3, 13):
+        try:
+            return os.timerfd_create(time.CLOCK_REALTIME, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
+        except OSError:
+            return None
+    from holdfast.host import timerfd  # noqa: PLC0415 - ctypes, which is heavy, only where it is needed
+
+    return timerfd.create()
 
 
 def _set_timer(descriptor: int) -> bool:
     """Whether the timer is armed. ECANCELED says that it is, and that the clock was set meanwhile: the caller
     tells of that setting already, or watches only from now on."""
-    settime = ctypes.CDLL(None, use_errno=True).timerfd_settime
-    wanted = _Itimerspec(value=_Timespec(seconds=_END_OF_TIME))
-    flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
-    done = settime(descriptor, flags, ctypes.byref(wanted), None)
-    return done == 0 or ctypes.get_errno() == errno.ECANCELED
+    if sys.version_info >= (3, 13):
+        flags = os.TFD_TIMER_ABSTIME | os.TFD_TIMER_CANCEL_ON_SET
+        try:
+            os.timerfd_settime_ns(descriptor, flags=flags, initial=_END_OF_TIME)
+        except OSError as error:
+            return error.errno == errno.ECANCELED
+        return True
+    from holdfast.host import timerfd  # noqa: PLC0415 - see above
+
+    return timerfd.arm(descriptor)

@@ -18,6 +18,7 @@ from holdfast.host.config_formats import (
 )
 from holdfast.host.config_model import (
     DEFAULT_NV_INDEX,
+    AgentSettings,
     ChallengeSettings,
     CmpSettings,
     DeploySettings,
@@ -144,6 +145,16 @@ class _Reader:
             clock=data["clock"],
             limits=LimitSettings(**{name.replace("-", "_"): value for name, value in limits.items()}),
             identities=tuple(map(self._identity, data["identities"])),
+            agent=self._agent(data["agent"]),
+        )
+
+    def _agent(self, data: Any) -> AgentSettings:
+        metrics = data["metrics"]
+        return AgentSettings(
+            group=data.get("group", ""),
+            worker_seconds=data["worker-seconds"],
+            metrics_file=Path(metrics["file"]) if "file" in metrics else None,
+            metrics_port=int(metrics["port"]) if "port" in metrics else None,
         )
 
     def _keys(self, data: Any, identities: tuple[str, ...]) -> KeySettings:

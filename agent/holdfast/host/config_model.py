@@ -276,6 +276,17 @@ class IdentitySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """The resident process. ``group`` may read at its control socket ("": the group that it runs as);
+    ``worker_seconds`` ends a step that is still busy then; ``metrics_port`` is on loopback."""
+
+    group: str = ""
+    worker_seconds: float = 3600
+    metrics_file: Path | None = None
+    metrics_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration. ``registrars`` are ``host:port``, IPv6 in brackets; ``interface`` is whose
     address ``{mac}`` is."""
@@ -290,3 +301,4 @@ class Settings:
     clock: Policy = "auto"
     limits: LimitSettings = LimitSettings()
     identities: tuple[IdentitySettings, ...] = (IdentitySettings(),)
+    agent: AgentSettings = AgentSettings()

@@ -28,6 +28,7 @@ from holdfast.wire.model import Chain
 UNCHANGED: Final = -1
 CURRENT: Final = "current"
 PREVIOUS: Final = "previous"
+CHAIN: Final = "chain.pem"
 MAX_FILE: Final = 1 << 20
 _UNFINISHED: Final = ".new"
 _IDENTITY: Final = re.compile(r"[a-z0-9-]{1,32}")
@@ -93,7 +94,7 @@ class CredentialFiles:
         *chain* is leaf first. *key_pem* refers to a key in its hardware and is no secret by itself; it is not
         for everybody all the same. *key_uri* is the key's PKCS#11 URI. Staging the same again does nothing.
         """
-        wanted = {"chain.pem": _pem(chain), "anchors.pem": _pem(anchors)}
+        wanted = {CHAIN: _pem(chain), "anchors.pem": _pem(anchors)}
         if key_pem is not None:
             wanted["key.pem"] = key_pem
         if key_uri is not None:

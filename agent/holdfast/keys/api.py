@@ -55,6 +55,26 @@ class HasUri(Protocol):
     def uri(self) -> str: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process asked of its hardware so far."""
+
+    commands: int = 0
+    seconds: float = 0.0
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A key store that counts, and that knows how many failed authorisations its hardware remembers."""
+
+    @property
+    def usage(self) -> Usage: ...
+
+    def lockout_counter(self) -> int | None:
+        """None where the hardware does not say. Raises KeyStoreError. It only reads."""
+        ...
+
+
 class KeyStore(Protocol):
     """A home of keys. Raises only :class:`~holdfast.wire.errors.KeyStoreError` and its kinds."""
 

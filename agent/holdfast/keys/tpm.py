@@ -13,7 +13,7 @@ from typing import Final, Literal, Self
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from holdfast.keys.api import KeyRef, KeySpec
+from holdfast.keys.api import KeyRef, KeySpec, Usage
 from holdfast.keys.key_files import KeyFiles, file_name
 from holdfast.keys.tpm_attest import TpmAttestor
 from holdfast.keys.tpm_health import TpmHealth, examine
@@ -23,6 +23,7 @@ from holdfast.keys.tpm_objects import Objects
 from holdfast.keys.tpm_parent import Secret, StorageRoot, secret_value
 from holdfast.keys.tpm_persistent import PersistentKeys, handle_ref
 from holdfast.keys.tpm_templates import public_key
+from holdfast.keys.tpm_usage import lockout_counter
 from holdfast.keys.tpm_wrapped import PREFIX, WrappedKeys
 from holdfast.wire.errors import KeyStoreError
 
@@ -114,6 +115,15 @@ class TpmStore:
     def parents(self) -> dict[KeyRef, bytes]:
         """The Name of the storage key that each wrapped key was made under, where its file tells."""
         return self._wrapped.parents()
+
+    @property
+    def usage(self) -> Usage:
+        """Commands that this store sent to the TPM, and the time that they took."""
+        return self._objects.context.counter.usage
+
+    def lockout_counter(self) -> int | None:
+        """TPM_PT_LOCKOUT_COUNTER: one command that only reads."""
+        return self._objects.run("read the lockout counter", lockout_counter)
 
     def idevid(self, handle: int, auth: Secret | None = None) -> TpmKey:
         """The maker's key at persistent *handle*. One ReadPublic. Raises KeyNotFound, KeyStoreError."""

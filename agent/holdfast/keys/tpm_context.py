@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from tpm2_pytss import ESAPI, TSS2_Exception
 
 from holdfast.keys.tpm_faults import connection_broken, fault, unreachable
+from holdfast.keys.tpm_usage import CountedEsapi, Counter
 from holdfast.wire.errors import KeyStoreUnavailable
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ class TpmContext:
         os.environ.setdefault("TSS2_LOG", "all+NONE")
         self.tcti = tcti
         self.epoch = 0
+        self.counter = Counter()
         self._restore = restore
         self._lock = threading.RLock()
         self._esapi: Any = None
@@ -62,7 +64,7 @@ class TpmContext:
         if self._closed:
             raise KeyStoreUnavailable("key.closed", "the key store was closed")
         if self._esapi is None:
-            self._esapi = ESAPI(self.tcti)
+            self._esapi = CountedEsapi(ESAPI(self.tcti), self.counter)
             self.epoch += 1
             if self.epoch > 1:
                 self._restore(self._esapi)

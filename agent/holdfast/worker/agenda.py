@@ -24,13 +24,15 @@ FARTHEST: Final = timedelta(days=7)
 """No wait is longer than this: a due time beyond it was written under a wrong clock."""
 
 
-def waiting(schedule: Schedule, now: Moment) -> bool:
-    """Whether *schedule* says to do nothing yet.
+def waiting(schedule: Schedule, now: Moment, *, hasten: bool = False) -> bool:
+    """Whether *schedule* says to do nothing yet. *hasten*: not for want of a network any more.
 
     While the clock is unknown the time stands still at its floor, and no wait would ever end: whoever calls
     has waited (``holdfast run`` does, on a clock that needs no date).
     """
     if schedule.due is None or now.state is ClockState.UNKNOWN:
+        return False
+    if hasten and schedule.trouble is not None and schedule.trouble.code.startswith("transport."):
         return False
     return now.now < schedule.due <= later(now.now, FARTHEST)
 
@@ -43,19 +45,20 @@ def registrar_in_turn(record: DeviceRecord, registrars: tuple[str, ...]) -> str:
 
 
 def opening(
-    entry: Identity, settings: IdentitySettings, now: Moment, *, wanted: bool
+    entry: Identity, settings: IdentitySettings, now: Moment, *, wanted: bool, hasten: bool = False
 ) -> ev.IdentityEvent | None:
     """What a step begins with for this identity, or None while it waits.
 
     *wanted*: an operator wants it renewed now. A credential whose life has ended never waits.
     """
     if entry.credential.state is not CredentialState.ACTIVE:
-        return None if waiting(entry.schedule, now) and not wanted else ev.StepBegun()
+        waits = waiting(entry.schedule, now, hasten=hasten) and not wanted
+        return None if waits else ev.StepBegun()
     renew = settings.renew
     stage = age(*life_of(entry), renew.fraction, seed_of(entry), now, before_end=renew.before_end)
     if stage is Age.LAPSED:
         return ev.CredentialLapsed()
-    if waiting(entry.schedule, now) and not wanted:
+    if waiting(entry.schedule, now, hasten=hasten) and not wanted:
         return None
     if (stage is Age.DUE or wanted) and entry.transaction.state is TransactionState.NONE:
         return ev.RenewalDue(Purpose.RENEW if settings.renew.same_key else Purpose.REKEY)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 
 from holdfast.host.clock import SystemClock
-from holdfast.host.config import Settings
+from holdfast.host.config import IdentitySettings, Settings
 from holdfast.host.credentials import CredentialFiles
 from holdfast.host.facts import HostFacts
 from holdfast.host.lock import StateLock
@@ -17,7 +18,7 @@ from holdfast.host.transport import Limits, TlsTransport
 from holdfast.keys.api import KeyStore
 from holdfast.keys.open import Pkcs11Settings, TpmSettings, open_store
 from holdfast.worker.factory import factory_identity, key_directory, makers_store, read_certificates
-from holdfast.worker.ports import Environment, FactoryIdentity, Trace
+from holdfast.worker.ports import Doing, Environment, FactoryIdentity, Trace
 
 
 def key_settings(settings: Settings) -> TpmSettings | Pkcs11Settings:
@@ -30,9 +31,18 @@ def clock_of(settings: Settings) -> SystemClock:
     return SystemClock(policy=settings.clock)
 
 
+def credential_files(settings: Settings, identity: IdentitySettings) -> CredentialFiles:
+    """Where other programs find the files of *identity*."""
+    return CredentialFiles(
+        identity.deploy_directory or settings.state_directory / "identities", identity.name
+    )
+
+
 @contextmanager
 def environment(
-    settings: Settings, observe: Callable[[Trace], None] = lambda _trace: None
+    settings: Settings,
+    observe: Callable[[Trace], None] = lambda _trace: None,
+    announce: Callable[[Doing], None] = lambda _doing: None,
 ) -> Iterator[Environment]:
     """Lock the state, open the key store, and close both at the end, whatever happens.
 
@@ -42,21 +52,18 @@ def environment(
         keys = open_store(key_settings(settings))
         try:
             with makers_store(settings, keys) as maker:
-                yield _environment(settings, keys, maker, observe)
+                yield replace(_environment(settings, keys, maker), observe=observe, announce=announce)
         finally:
             keys.close()
 
 
-def _environment(
-    settings: Settings, keys: KeyStore, maker: KeyStore, observe: Callable[[Trace], None]
-) -> Environment:
+def _environment(settings: Settings, keys: KeyStore, maker: KeyStore) -> Environment:
     @cache
     def factory() -> FactoryIdentity:
         return factory_identity(settings, maker)
 
     def files(name: str) -> CredentialFiles:
-        identity = next(i for i in settings.identities if i.name == name)
-        return CredentialFiles(identity.deploy_directory or settings.state_directory / "identities", name)
+        return credential_files(settings, next(i for i in settings.identities if i.name == name))
 
     limits = settings.limits
     return Environment(
@@ -79,5 +86,4 @@ def _environment(
         files=files,
         random=secrets.token_bytes,
         facts=HostFacts(settings.interface),
-        observe=observe,
     )

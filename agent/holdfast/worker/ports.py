@@ -56,6 +56,17 @@ class Trace:
     round_trips: int
     connections: int
     result: str
+    protocol: str = ""
+    transaction: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """One effect that is about to be tried, and the seconds after which it counts as hung."""
+
+    name: str
+    identity: str
+    allow: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +89,4 @@ class Environment:
     facts: Facts = field(default_factory=HostFacts)
     run_hook: Callable[[HookSettings, Mapping[str, str]], None] = run_hook
     observe: Callable[[Trace], None] = lambda _trace: None
+    announce: Callable[[Doing], None] = lambda _doing: None

@@ -34,13 +34,14 @@ from holdfast.wire.errors import (
 )
 from holdfast.wire.model import Chain, Moment, Purpose, SigningKey
 from holdfast.worker.agenda import next_due, opening, remaining_life, server_wait, waiting
+from holdfast.worker.allowance import allowance, allowed
 from holdfast.worker.ascent import Ascent
 from holdfast.worker.bootstrap import Bootstrap
 from holdfast.worker.deployment import Deployer
 from holdfast.worker.dropped import dropped_due, settle
 from holdfast.worker.enrollment import Enrollment, RefusedError
 from holdfast.worker.links import Connection, Endpoint
-from holdfast.worker.ports import Environment, Trace
+from holdfast.worker.ports import Doing, Environment, Trace
 from holdfast.worker.proof import PROOF_ATTEMPTS, proof_refused, tell_of_failure
 from holdfast.worker.rungs import Rung, rung_of
 from holdfast.worker.setbacks import key_is_gone, next_attempt, trouble
@@ -67,10 +68,14 @@ class StepReport:
 class Step:
     """One run over the device and its identities."""
 
-    def __init__(self, env: Environment, *, renew: frozenset[str] = frozenset()) -> None:
-        """*renew* names identities that an operator wants renewed now, whatever their age."""
+    def __init__(
+        self, env: Environment, *, renew: frozenset[str] = frozenset(), hasten: bool = False
+    ) -> None:
+        """*renew* names identities that an operator wants renewed now, whatever their age. *hasten*: the
+        network has just come up, so nobody waits any longer because it was not there."""
         self._env = env
         self._renew = set(renew)
+        self._hasten = hasten
         self._traces: list[Trace] = []
         self._record = DeviceRecord(floor=BUILD_TIME)
 
@@ -94,6 +99,7 @@ class Step:
                     break
                 wait = max(wait, SHORTEST_WAIT)
                 patience -= wait
+                self._env.announce(Doing("Wait", "", allowance(wait)))
                 self._env.clock.wait(wait.total_seconds())
         now = self._now()
         dues = (next_due(self._record, self._env.settings.identities, now), *dropped_due(self._record))
@@ -104,7 +110,8 @@ class Step:
     # --- rounds ------------------------------------------------------------------------------------
 
     def _round(self, connection: Connection) -> None:
-        domain_waits = waiting(self._record.schedule, self._now())
+        hasten, self._hasten = self._hasten, False  # an attempt that fails again has a wait of its own
+        domain_waits = waiting(self._record.schedule, self._now(), hasten=hasten)
         if self._record.domain.state is not DomainState.VOUCHED and not domain_waits:
             self._play(connection, ev.BootstrapDue(), None)
         for settings in self._in_turn():
@@ -113,7 +120,7 @@ class Step:
             entry = self._record.identity(settings.name)
             wanted = settings.name in self._renew
             self._renew.discard(settings.name)
-            event = opening(entry, settings, self._now(), wanted=wanted)
+            event = opening(entry, settings, self._now(), wanted=wanted, hasten=hasten)
             if event is not None:
                 self._play_alone(connection, event, settings)
             if Deployer(self._env, settings).due(self._record, self._now()):
@@ -169,7 +176,10 @@ class Step:
     def _perform(
         self, connection: Connection, effect: ev.Effect, settings: IdentitySettings | None
     ) -> Iterator[ev.DomainEvent | ev.IdentityEvent]:
+        name = settings.name if settings else ""
+        self._env.announce(Doing(type(effect).__name__, name, allowed(effect, self._env.settings, settings)))
         began, trips, opened = self._env.clock.monotonic(), connection.round_trips, connection.opened
+        before = self._record.identity(name).transaction if settings else None
         happened = tuple(
             self._domain_effect(connection, effect)
             if isinstance(effect, ev.DomainEffect)
@@ -177,12 +187,14 @@ class Step:
         )
         trace = Trace(
             name=type(effect).__name__,
-            identity=settings.name if settings else "",
+            identity=name,
             began=began,
             ended=self._env.clock.monotonic(),
             round_trips=connection.round_trips - trips,
             connections=connection.opened - opened,
             result=", ".join(type(h).__name__ for h in happened) or "done",
+            protocol=before.protocol if before else "brski",
+            transaction=before.id if before else "",
         )
         self._traces.append(trace)
         self._env.observe(trace)
