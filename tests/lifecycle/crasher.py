@@ -15,12 +15,14 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from holdfast.cli.main import main
 from holdfast.host.credentials import CredentialFiles
 from holdfast.host.store import StateStore
 from holdfast.host.transport import SocketLink
+from holdfast.keys import pkcs11_objects
 from holdfast.keys.key_files import KeyFiles
 from holdfast.keys.tpm import TpmStore
 
@@ -39,7 +41,7 @@ class Countdown:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def around(owner: type, method: str, event: Callable[[str], None]) -> None:
+def around(owner: type | ModuleType, method: str, event: Callable[[str], None]) -> None:
     """Make *method* an event before and after it does its work."""
     original = getattr(owner, method)
 
@@ -58,6 +60,9 @@ def instrument(event: Callable[[str], None]) -> None:
     around(StateStore, "commit", event)
     around(TpmStore, "generate", event)
     around(TpmStore, "destroy", event)
+    around(pkcs11_objects, "_make", event)  # between the destruction of what was there and the new pair
+    around(pkcs11_objects, "remove", event)  # between the objects of one key
+    around(pkcs11_objects, "put_certificate", event)
     around(KeyFiles, "write", event)  # between the making of a wrapped key and its file
     around(CredentialFiles, "stage", event)
     around(CredentialFiles, "promote", event)

@@ -138,7 +138,12 @@ def destroy(session: Any, label: str) -> None:
     """Remove key pair and certificates, the private key first."""
     for kind in _CLASSES:
         for thing in find(session, kind, Which.ours(label)):
-            thing.destroy()
+            remove(thing)
+
+
+def remove(thing: Any) -> None:
+    """Destroy one object."""
+    thing.destroy()
 
 
 def generate(session: Any, label: str, spec: KeySpec, manufacturer: str) -> None:
@@ -229,7 +234,7 @@ def put_certificate(session: Any, label: str, certificate: x509.Certificate) -> 
             }
         )
     for thing in others:
-        thing.destroy()
+        remove(thing)
 
 
 def read(thing: Any, attribute: Attribute) -> Any:

@@ -62,6 +62,9 @@ class TokenSession:
                         if fresh:
                             raise
                         self._disconnect(module)
+                    except KeyStoreError:
+                        self._drop_session()
+                        raise
                     except PKCS11Error as error:
                         # Some modules never end the operation that failed, so its session is not used again.
                         self._drop_session()
