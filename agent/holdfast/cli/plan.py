@@ -12,6 +12,7 @@ from holdfast.cli.exits import EXIT_OK
 from holdfast.cli.view import View, chosen, look
 from holdfast.cli.words import shown, timestamp, when
 from holdfast.life import events as ev
+from holdfast.life.ladder import candidates
 from holdfast.life.record import TransactionState
 from holdfast.wire.model import Purpose
 from holdfast.worker.agenda import registrar_in_turn
@@ -67,7 +68,7 @@ def words(view: View, planned: Foreseen, effect: ev.Effect) -> str:
             )
             return f"ask {registrar} for a voucher that says whose device this is"
         case ev.Discover(purpose):
-            return f"read the CA's certificates and wishes, {_AS[purpose]}"
+            return f"read the CA's certificates and wishes{_rungs(view, planned)}, {_AS[purpose]}"
         case ev.MakeRequest():
             return f"{_key(view, planned)} and sign a certificate request"
         case _:
@@ -88,6 +89,14 @@ _AS = {
     Purpose.RENEW: "with the present certificate, to renew it with the same key",
     Purpose.REKEY: "with the present certificate, to renew it with a new key",
 }
+
+
+def _rungs(view: View, planned: Foreseen) -> str:
+    """Which protocols are tried in which order, where there is a choice."""
+    settings = next(i for i in view.settings.identities if i.name == planned.identity)
+    ladder = view.record.identity(planned.identity).ladder
+    tried = candidates(settings.rungs, ladder, planned.at)
+    return f" by {', else by '.join(tried)}" if len(settings.rungs) > 1 else ""
 
 
 def _key(view: View, planned: Foreseen) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from holdfast.cli.advice import advice
 from holdfast.cli.words import shown, timestamp, when
 from holdfast.host.config import IdentitySettings, Settings
+from holdfast.life.ladder import ANSWERS
 from holdfast.life.record import (
     CredentialState,
     Deployment,
@@ -37,7 +38,7 @@ class Reason:
 
     ``doing`` is a clause without a subject ("waits for ..."); ``next_attempt`` is None if another part must
     come first; ``because`` says why just then; ``advice`` is empty where nobody need do anything; ``stuck``
-    says that it waits for a person.
+    says that it waits for a person; ``ladder`` says which of several protocols is used, and why.
     """
 
     part: str
@@ -49,6 +50,7 @@ class Reason:
     because: str
     advice: str
     stuck: bool
+    ladder: str = ""
 
     def values(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -71,6 +73,7 @@ class Reason:
             "because": self.because,
             "advice": self.advice,
             "stuck": self.stuck,
+            "ladder": self.ladder,
         }
 
     def paragraph(self, now: datetime) -> str:
@@ -97,6 +100,8 @@ class Reason:
             said.append(f"The next attempt is due now: {self.because}.")
         else:
             said.append(f"The next attempt is at {when(self.next_attempt, now)}: {self.because}.")
+        if self.ladder:
+            said.append(self.ladder)
         if self.advice:
             said.append(f"What you can do: {self.advice}")
         return shown(" ".join(said))
@@ -160,7 +165,23 @@ def _about(record: DeviceRecord, settings: IdentitySettings, now: Moment) -> Rea
     due = next_due(record, (settings,), now)
     since = entry.transaction.since or entry.schedule.since
     why = _identity_why(entry, settings, due, now)
-    return _reason(settings.name, doing, entry.schedule, due=due, now=now, because=why, since=since)
+    reason = _reason(settings.name, doing, entry.schedule, due=due, now=now, because=why, since=since)
+    return replace(reason, ladder=_ladder(entry, settings))
+
+
+def _ladder(entry: Identity, settings: IdentitySettings) -> str:
+    """Which rung of several is in use, and why; nothing where there never was a choice."""
+    rung, moves = entry.ladder.rung, entry.ladder.moves
+    if len(settings.rungs) < 2 and not moves:
+        return ""
+    order = f"New requests try {', then '.join(settings.rungs)}"
+    if not rung:
+        return f"{order}; none has answered yet."
+    last = next((m for m in reversed(moves) if m.target == rung), None)
+    if last is None:
+        return f"{order}; {rung} answered last."
+    why = "it answers again" if last.code == ANSWERS else f"{last.source} did not serve ({last.code})"
+    return f"{order}; it uses {rung} since {timestamp(last.at)}, because {why}."
 
 
 def _about_deployment(name: str, deployment: Deployment, now: Moment) -> Reason:

@@ -58,6 +58,9 @@ def text(told: dict[str, Any]) -> list[str]:
             for m in entry["ladder"]["moves"][-1:]
         ]
         lines += _next(why.pop(entry["name"], None), now)
+        if entry["ladder"]["moves"]:
+            move = entry["ladder"]["moves"][-1]
+            lines.append(f"  ladder    {move['to']} since {move['at']}, from {move['from']} ({move['code']})")
         deployment = entry["deployment"]
         if deployment["stage"] not in {None, "hooks run"}:
             lines.append(f"  deployed  not yet: {deployment['stage']}")
