@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "doctor": "doctor",
     "step": "step",
     "run": "run",
+    "renew": "renew",
     "identities": "identities",
     "show": "show",
     "config": "config",

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from holdfast.cli import progress
 from holdfast.cli.report import step_report
 from holdfast.host.activation import runtime_directory, show_active
 from holdfast.host.config import Settings, load
@@ -51,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     if streams:
         _tell_settings(settings)
     observe: Callable[[Trace], None] = _silent if arguments.json else _say
-    announce: Callable[[Doing], None] = _tell_progress if streams else _silent
+    announce: Callable[[Doing], None] = _silent if arguments.json else _show_progress
+    if streams:
+        announce = _tell_progress
     with environment(settings, observe, announce) as env:
         report = Step(env, renew=frozenset(arguments.renew), hasten=arguments.hasten).run()
         runtime = runtime_directory(os.environ)
@@ -70,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(report: StepReport, told: dict[str, Any]) -> None:
+    progress.clear()
     if report.note:
         print(f"note: {report.note}")
     print(f"state: {told['state']}; next step due {told['due']}")
@@ -87,8 +91,11 @@ def _tell_progress(doing: Doing) -> None:
 
 
 def _say(trace: Trace) -> None:
-    who = f" {trace.identity}" if trace.identity else ""
-    print(f"{trace.name}{who}: {trace.result} ({(trace.ended - trace.began) * 1000:.0f} ms)", flush=True)
+    progress.done(trace.name, trace.identity, trace.result, trace.ended - trace.began)
+
+
+def _show_progress(doing: Doing) -> None:
+    progress.doing(doing.name, doing.identity)
 
 
 def _silent(_: Trace | Doing) -> None:
