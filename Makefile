@@ -9,6 +9,7 @@ PYTEST_ARGS ?= -n auto --dist loadscope
 FUZZ_EXAMPLES ?= 5000
 JSON ?=
 KEYS ?= tpm
+PROTOCOL ?= est
 
 # An environment whose interpreter is gone counts as none.
 $(if $(wildcard $(PY)),,$(shell rm -f $(READY)))
@@ -23,8 +24,8 @@ $(READY): pyproject.toml scripts/setup.sh scripts/setup-packages.sh
 
 setup: $(READY) ## Install what is missing (every other target does it, too)
 
-demo: $(READY) ## First boot, mutual TLS and renewal (JSON=1: one JSON object; KEYS=pkcs11: a token, not a TPM)
-	@$(PY) -m demo --keys $(KEYS) $(if $(filter 1,$(JSON)),--json)
+demo: $(READY) ## First boot, mutual TLS and renewal (JSON=1: one JSON object; KEYS=pkcs11: a token; PROTOCOL=cmp)
+	@$(PY) -m demo --keys $(KEYS) --protocol $(PROTOCOL) $(if $(filter 1,$(JSON)),--json)
 
 test: $(READY) ## Run the tests that need no foreign peer
 	@$(PY) -m pytest -m "not interop" $(PYTEST_ARGS)

@@ -25,11 +25,12 @@ def main() -> int:
     parser.add_argument(
         "--keys", choices=("tpm", "pkcs11"), default="tpm", help="the home of the device's keys"
     )
+    parser.add_argument("--protocol", choices=("est", "cmp"), default="est", help="how to enroll")
     options = parser.parse_args()
     quiet = options.json
     say: Callable[[str], None] = (lambda _text: None) if quiet else print
     try:
-        told = perform(say, options.keys)
+        told = perform(say, options.keys, options.protocol)
     except DemoError as error:
         if quiet:
             print(json.dumps({"ok": False, "error": str(error)}))
@@ -40,11 +41,11 @@ def main() -> int:
     return 0
 
 
-def perform(say: Callable[[str], None], keys: str = "tpm") -> dict[str, Any]:
-    """Run it all with the keys in a TPM or on a PKCS#11 token; returns the demonstration's JSON object."""
+def perform(say: Callable[[str], None], keys: str = "tpm", protocol: str = "est") -> dict[str, Any]:
+    """Run it all with the keys in a TPM or on a PKCS#11 token, enrolling by *protocol*; returns the demonstration's JSON object."""
     rows: list[Line] = []
     began = time.monotonic()
-    with Stage(keys=keys) as stage:
+    with Stage(keys=keys, protocol=protocol) as stage:
         made = stage.hardware.take()
         rows.append(
             Line(
@@ -87,13 +88,14 @@ def perform(say: Callable[[str], None], keys: str = "tpm") -> dict[str, Any]:
             "key": after["key"],
         },
         "renewed": renewed,
+        "protocol": protocol,
     }
 
 
 def _step(stage: Stage, prefix: str, run: Run) -> tuple[Line, ...]:
     if run.status != 0:
         raise DemoError(f"{prefix} failed: {run.output} {run.errors}")
-    return lines(prefix, run.told["steps"], stage.hardware.take())
+    return lines(prefix, run.told["steps"], stage.hardware.take(), stage.protocol.upper())
 
 
 def _identity(stage: Stage) -> dict[str, Any]:

@@ -39,7 +39,7 @@ clock: trusted  # the machine of a demonstration may have no time daemon
 identities:
   - name: ldevid
     protocols:
-      - est: {{}}
+      - {protocol}: {{}}
 {extra}"""
 
 
@@ -111,10 +111,12 @@ class Stage:
         extra: str = "",
         serial: str = SERIAL,
         keys: str = "tpm",
+        protocol: str = "est",
     ) -> None:
         self._serve = serve
         self._storage = storage
         self._keys = keys
+        self.protocol = protocol
         self._extra = extra
         self._serial = serial
         self._open = ExitStack()
@@ -167,6 +169,7 @@ class Stage:
                 device=self.device,
                 signer=self.made.voucher_signer,
                 registrar=registrar,
+                protocol=self.protocol,
                 extra=self._extra,
             )
         )

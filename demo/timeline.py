@@ -11,10 +11,10 @@ from holdfast_factory.tpm_meter import Command
 LABELS: Final = {
     "PrepareAttempt": "connect to an unknown registrar, sign the voucher request",
     "RequestVoucher": "voucher: whose device is this?",
-    "Discover": "EST: the CA's certificates and wishes",
+    "Discover": "{protocol}: the CA's certificates and wishes",
     "MakeRequest": "new key in its hardware, CSR",
-    "Enroll": "EST: the certificate",
-    "Resume": "EST: the certificate, asked for again",
+    "Enroll": "{protocol}: the certificate",
+    "Resume": "{protocol}: the certificate, asked for again or confirmed",
     "ProveCredential": "new connection with the new certificate",
     "Deploy": "files for other programs",
     "RunHook": "hooks of other programs",
@@ -42,7 +42,9 @@ class Line:
         }
 
 
-def lines(prefix: str, steps: Iterable[Mapping[str, Any]], commands: tuple[Command, ...]) -> tuple[Line, ...]:
+def lines(
+    prefix: str, steps: Iterable[Mapping[str, Any]], commands: tuple[Command, ...], protocol: str = "EST"
+) -> tuple[Line, ...]:
     """One line an effect, and one for the TPM commands between them (opening and flushing), if any."""
     rest = list(commands)
     result: list[Line] = []
@@ -51,7 +53,7 @@ def lines(prefix: str, steps: Iterable[Mapping[str, Any]], commands: tuple[Comma
         rest = [c for c in rest if c not in inside]
         result.append(
             Line(
-                f"{prefix}: {LABELS[step['name']]}",
+                f"{prefix}: {LABELS[step['name']].format(protocol=protocol)}",
                 (step["ended"] - step["began"]) * 1000,
                 tuple(c.name for c in inside),
                 step["round_trips"],
