@@ -42,7 +42,10 @@ def main() -> int:
 
 
 def perform(say: Callable[[str], None], keys: str = "tpm", protocol: str = "est") -> dict[str, Any]:
-    """Run it all with the keys in a TPM or on a PKCS#11 token, enrolling by *protocol*; returns the demonstration's JSON object."""
+    """Run it all with the keys in a TPM or on a PKCS#11 token, enrolling by *protocol*.
+
+    Returns the demonstration's JSON object.
+    """
     rows: list[Line] = []
     began = time.monotonic()
     with Stage(keys=keys, protocol=protocol) as stage:

@@ -47,6 +47,16 @@ def test_a_get_is_sent_with_host_and_user_agent_and_no_body() -> None:
     assert body == b""
 
 
+def test_a_connection_that_an_older_server_keeps_carries_the_next_request() -> None:
+    http = client()
+    kept = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n"
+    asking = HttpRequest("POST", "/x", (("Connection", "keep-alive"),), b"abc")
+    assert exchange(kept + b"hi", http=http, request=asking).body == b"hi"
+    assert exchange(kept + b"ho", http=http, request=asking).body == b"ho"
+    with pytest.raises(LocalProtocolError, match=r"http\.bad-header"):
+        client().request(HttpRequest("POST", "/x", (("Connection", "close"),)))
+
+
 def test_a_post_carries_its_length_even_if_empty() -> None:
     assert client().request(HttpRequest("POST", "/x", (), b"abc")).endswith(b"Content-Length: 3\r\n\r\nabc")
     assert client().request(HttpRequest("POST", "/x")).endswith(b"Content-Length: 0\r\n\r\n")
@@ -103,6 +113,12 @@ def test_a_refused_header_does_not_show_its_value() -> None:
         ((b"HTTP/1.1 200 OK\r\n\r\n", b"h", b"i", b""), b"hi", False),
         ((b"HTTP/1.0 200 OK\r\n\r\n", b"hi", b""), b"hi", False),
         ((b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",), b"hi", False),
+        (
+            (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi",),
+            b"hi",
+            True,
+        ),
+        ((b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", b"hi", b""), b"hi", False),
         ((b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",), b"hi", False),
     ],
 )

@@ -46,12 +46,15 @@ class Http1Client:
         self._authority = authority
         self._limits = limits
         self._user_agent = user_agent
-        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.header_bytes)
+        self._h11 = self._grammar()
         self._answer: h11.Response | None = None
         self._body = bytearray()
         self._interim = 0
         self._received = 0
         self._ended = False
+
+    def _grammar(self) -> h11.Connection:
+        return h11.Connection(h11.CLIENT, max_incomplete_event_size=self._limits.header_bytes)
 
     @property
     def reusable(self) -> bool:
@@ -142,6 +145,8 @@ class Http1Client:
             )
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             self._h11.start_next_cycle()
+        elif _persists(answer) and not self._ended:
+            self._h11 = self._grammar()  # h11 takes every HTTP/1.0 connection for ended
         headers = tuple(
             (name.decode("ascii"), value.decode("latin-1")) for name, value in answer.headers.raw_items()
         )
@@ -181,6 +186,14 @@ class Http1Client:
         return RemoteProtocolError("http.malformed", str(error)[:200], clause="RFC 9112")
 
 
+def _persists(answer: h11.Response) -> bool:
+    """Whether an HTTP/1.0 server promised to keep the connection, and its body has a known end
+    (RFC 9112 §9.3). OpenSSL's CMP server does."""
+    fields = dict(answer.headers)
+    options = {option.strip().lower() for option in fields.get(b"connection", b"").split(b",")}
+    return answer.http_version == b"1.0" and b"keep-alive" in options and b"content-length" in fields
+
+
 def _too_large(detail: str) -> RemoteProtocolError:
     return RemoteProtocolError("http.too-large", detail)
 
@@ -193,7 +206,7 @@ def _check_request(request: HttpRequest) -> None:
     for name, value in request.headers:
         if not _TOKEN.fullmatch(name):
             raise LocalProtocolError("http.bad-header", f"name {name[:40]!r}", clause="RFC 9110 §5.1")
-        if name.lower() in _OURS:
+        if name.lower() in _OURS and (name.lower(), value.lower()) != ("connection", "keep-alive"):
             raise LocalProtocolError(
                 "http.bad-header", f"{name} belongs to the connection", clause="RFC 9112 §6"
             )

@@ -60,8 +60,13 @@ def profile_path(profile: str) -> str:
 
 
 def post(path: str, message: bytes) -> HttpRequest:
-    """The request that carries *message*."""
-    return HttpRequest("POST", path, (("Content-Type", MEDIA_TYPE),), message)
+    """The request that carries *message*.
+
+    OpenSSL's server answers in HTTP/1.0 and forgets a transaction with its connection, unless it is asked to
+    keep that.
+    """
+    headers = (("Content-Type", MEDIA_TYPE), ("Connection", "keep-alive"))
+    return HttpRequest("POST", path, headers, message)
 
 
 def answer(message: bytes, status: int = 200) -> HttpResponse:
