@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from holdfast.keys import pkcs11_objects as objects
 from holdfast.keys.api import KeySpec
 from holdfast.keys.open import Pkcs11Settings, open_store
+from holdfast.keys.pkcs11 import Pkcs11Store
 from holdfast.keys.pkcs11_objects import Which
 from holdfast.keys.pkcs11_pin import Pin, Secret
 from holdfast.keys.pkcs11_session import TokenSession
@@ -40,6 +41,11 @@ class TokenPlace:
     uri: Pkcs11Uri
     pin: Secret = field(repr=False)
 
+    @property
+    def idevid(self) -> Pkcs11Uri:
+        """The IDevID key on it."""
+        return self.uri.with_object(LABEL, LABEL.encode(), "private")
+
 
 def make_token_device(factory: Factory, place: TokenPlace, serial: str, out: Path, now: datetime) -> Device:
     """Give the token at *place* the identity *serial*, and write what ships with it into *out*.
@@ -51,8 +57,7 @@ def make_token_device(factory: Factory, place: TokenPlace, serial: str, out: Pat
     """
     idevid.check_serial(serial)
     make_private_directory(out)
-    uri = place.uri.with_object(LABEL, LABEL.encode(), "private")
-    session = TokenSession(place.module, place.uri, Pin(place.pin, factory.directory))
+    session = _session(factory, place)
     try:
         present = session.run("look for an IDevID", _present)
         if present is not None:
@@ -61,10 +66,10 @@ def make_token_device(factory: Factory, place: TokenPlace, serial: str, out: Pat
             session.run("make the IDevID key", lambda s: _provide_key(s, session.manufacturer))
     finally:
         session.close()
-    settings = Pkcs11Settings(place.module, place.uri, factory.directory, place.pin)
-    certificate = present or _issue(factory, settings, uri, serial, now)
+    certificate = present or _issue(factory, place, serial, now)
     ship(factory, certificate, out)
-    with open_store(settings) as store:
+    uri = place.idevid
+    with _store(factory, place) as store:
         held = store.idevid_certificate(uri)
         inspect_certificate(factory, held, serial, out)
         signer = store.idevid(uri).signer()
@@ -99,12 +104,18 @@ def _provide_key(session: Any, manufacturer: str) -> None:
         objects.generate(session, LABEL, KeySpec(), manufacturer)
 
 
-def _issue(
-    factory: Factory, settings: Pkcs11Settings, uri: Pkcs11Uri, serial: str, now: datetime
-) -> x509.Certificate:
+def _session(factory: Factory, place: TokenPlace) -> TokenSession:
+    return TokenSession(place.module, place.uri, Pin(place.pin, factory.directory), factory.directory)
+
+
+def _store(factory: Factory, place: TokenPlace) -> Pkcs11Store:
+    return open_store(Pkcs11Settings(place.module, place.uri, factory.directory, place.pin))
+
+
+def _issue(factory: Factory, place: TokenPlace, serial: str, now: datetime) -> x509.Certificate:
     """Prove the key, issue, enter into the ledger, write beside the key: no power cut leaves a gap."""
-    with open_store(settings) as store:
-        signer = store.idevid(uri).signer()
+    with _store(factory, place) as store:
+        signer = store.idevid(place.idevid).signer()
         fingerprint = _sha256(csr.public_bytes(signer))
         other = ledger.other_owner(factory.directory, serial, fingerprint)
         if other is not None:
@@ -124,7 +135,7 @@ def _issue(
             ek_certificate="",
         ),
     )
-    session = TokenSession(settings.module, settings.uri, Pin(settings.pin, settings.directory))
+    session = _session(factory, place)
     try:
         session.run("write the IDevID", lambda s: objects.put_certificate(s, LABEL, certificate))
     finally:

@@ -43,7 +43,7 @@ class Pkcs11Store:
         prefix: str = PREFIX,
         certificates: bool = True,
     ) -> None:
-        self._token = TokenSession(module, uri, Pin(pin, directory))
+        self._token = TokenSession(module, uri, Pin(pin, directory), directory)
         self._labels = Labels(prefix)
         self._certificates = certificates
 

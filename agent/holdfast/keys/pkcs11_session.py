@@ -11,6 +11,7 @@ import pkcs11
 from pkcs11 import PKCS11Error, TokenFlag
 
 from holdfast.keys import pkcs11_module
+from holdfast.keys.key_files import turn
 from holdfast.keys.pkcs11_faults import LOST, PIN_REFUSED, fault
 from holdfast.keys.pkcs11_module import Module
 from holdfast.keys.pkcs11_pin import Pin, tries_left
@@ -19,18 +20,21 @@ from holdfast.wire.errors import KeyLocked, KeyNotFound, KeyStoreError, KeyStore
 
 T = TypeVar("T")
 
+TURNS: Final = "token.lock"
 _ATTEMPTS: Final = 2
 
 
 class TokenSession:
     """Runs operations on the token that *uri* names, one at a time, from any thread of this process.
 
+    Processes that share *directory* take turns, too: not every module is made for more than one at a time.
     Nothing is loaded before the first operation. Each look for the token goes through all slots, so a token
     that was pulled and comes back in another slot is found.
     """
 
-    def __init__(self, module: Path, uri: Pkcs11Uri, pin: Pin) -> None:
+    def __init__(self, module: Path, uri: Pkcs11Uri, pin: Pin, directory: Path) -> None:
         self.uri = uri
+        self._turns = directory / TURNS
         self._path = module
         self._pin = pin
         self._lock = threading.RLock()
@@ -50,7 +54,7 @@ class TokenSession:
         *operation* must be safe to repeat: it runs a second time, on a new session, if the token was lost.
         Raises KeyStoreError and its kinds; *doing* says for a person what was tried.
         """
-        with self._lock:
+        with self._lock, turn(self._turns):
             module = self._loaded()
             with module.lock:
                 for attempt in range(1, _ATTEMPTS + 1):
@@ -79,8 +83,9 @@ class TokenSession:
             self._closed = True
             self._session = self._login = None
             if self._module is not None:
-                pkcs11_module.release(self._module)
-                self._module = None
+                module, self._module = self._module, None
+                with turn(self._turns):
+                    pkcs11_module.release(module)
 
     def _loaded(self) -> Module:
         if self._closed:
