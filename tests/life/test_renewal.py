@@ -17,6 +17,7 @@ from holdfast.life.renewal import (
     _rounded,
     age,
     backoff,
+    patience,
     renewal_moment,
 )
 from holdfast.wire.model import ClockState, Moment
@@ -86,7 +87,7 @@ def test_ages() -> None:
     end = T0 + timedelta(days=90)
 
     def at(days: float, state: ClockState = ClockState.TRUSTED, floor: datetime = T0) -> Age:
-        return age(T0, end, 2 / 3, b"s", Moment(T0 + timedelta(days=days), floor, state))
+        return age(end, T0 + timedelta(days=60), Moment(T0 + timedelta(days=days), floor, state))
 
     assert at(1) is Age.FRESH
     assert at(70) is Age.DUE
@@ -96,7 +97,8 @@ def test_ages() -> None:
 
 
 def test_a_certificate_of_the_year_9999_is_simply_fresh() -> None:
-    assert age(T0, FOREVER, 2 / 3, b"s", Moment(T0, T0, ClockState.TRUSTED)) is Age.FRESH
+    turn = renewal_moment(T0, FOREVER, 2 / 3, b"s")
+    assert age(FOREVER, turn, Moment(T0, T0, ClockState.TRUSTED)) is Age.FRESH
 
 
 @given(
@@ -138,7 +140,7 @@ def test_no_turn_comes_after_the_floor(
     moment = renewal_moment(T0, T0 + life, fraction, seed, before_end)
     assert T0 < moment <= T0 + life - min(before_end, life / 4) + life * 1e-6
     now = Moment(moment, moment, ClockState.TRUSTED)
-    assert age(T0, T0 + life, fraction, seed, now, before_end=before_end) is Age.DUE
+    assert age(T0 + life, moment, now) is Age.DUE
 
 
 def test_a_floor_leaves_the_fleet_spread_and_the_usual_fraction_alone() -> None:
@@ -154,6 +156,17 @@ def test_backoff_grows_and_is_drawn() -> None:
     low, high = bytes, (lambda n: b"\xff" * n)
     assert backoff(0, low) < backoff(3, low) < backoff(6, low)
     assert backoff(3, low) < backoff(3, high)
+
+
+spans = st.timedeltas(min_value=timedelta(days=-400), max_value=timedelta(days=400))
+
+
+@given(asked=st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=4)), waited=spans)
+def test_patience_is_what_was_asked_or_grows_to_a_bound(asked: timedelta, waited: timedelta) -> None:
+    wait = patience(asked, waited)
+    assert asked <= wait <= max(asked, timedelta(minutes=5))
+    if waited > timedelta(hours=1):
+        assert wait >= timedelta(minutes=5)
 
 
 def test_the_hiccups_are_over_within_the_hour() -> None:

@@ -223,6 +223,21 @@ def test_a_credential_whose_key_is_gone_is_enrolled_anew(
     assert device.keys.refs() == {device.identity.credential.key}
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["at rest", "while it waits"])
+def test_a_key_that_is_gone_is_noticed_long_before_the_renewal(tmp_path: Path, *, waits: bool) -> None:
+    device = Device(tmp_path)
+    device.step()
+    if waits:
+        device.reface(["cacerts:status:1"])
+        device.step(renew=["ldevid"])
+        assert device.identity.schedule.due is not None
+    device.keys.destroy(device.identity.credential.key)
+    device.step()
+    assert device.active
+    assert device.world.issued[-1].operation == "simpleenroll"
+    assert device.keys.refs() == {device.identity.credential.key}
+
+
 def test_a_kind_of_key_that_the_hardware_cannot_make_is_not_insisted_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.wire.model import ClockState
 from holdfast_sim import ca
 from holdfast_sim.world import EstPolicy
 from lifecycle.device import Device
@@ -43,3 +44,46 @@ def test_a_ca_that_backdates_far_is_not_asked_again_at_once(
     device.world.est = EstPolicy(life=timedelta(days=7))
     _, *later = renewals(device, 5)
     assert all(timedelta(days=4.55) < wait < timedelta(days=4.7) for wait in later), later
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=200), timedelta(days=6.999), timedelta(days=365 * 30)])
+def test_a_clock_that_runs_ahead_does_not_make_new_certificates_due(tmp_path: Path, ahead: timedelta) -> None:
+    """Nobody vouches for it, so it can only measure how long we had the certificate."""
+    device = Device(tmp_path)
+    device.world.est = EstPolicy(life=timedelta(days=7))
+    device.live_until_active()
+    true = device.clock.now
+    device.world.now = lambda: true
+    device.clock.now, device.clock.state = true + ahead, ClockState.FLOOR_ONLY
+    _, *later = renewals(device, 4)
+    assert all(timedelta(days=4.5) < wait < timedelta(days=4.7) for wait in later), later
+    device.clock.now, device.clock.state = true + timedelta(hours=1), ClockState.TRUSTED
+    due = device.step().due
+    assert timedelta(0) < due - device.clock.now < timedelta(days=7)
+
+
+def test_a_clock_that_runs_ahead_does_not_make_attempts_dense(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.world.est = EstPolicy(life=timedelta(days=7))
+    device.live_until_active()
+    true = device.clock.now
+    device.world.now = lambda: true
+    device.clock.now, device.clock.state = true + timedelta(days=365 * 30), ClockState.FLOOR_ONLY
+    device.reface(["cacerts:status"])
+    attempts, end = 0, device.clock.now + timedelta(days=3)
+    while device.clock.now < end:
+        device.clock.now = device.step().due
+        attempts += 1
+    assert attempts < 40
+
+
+@pytest.mark.parametrize("endpoint", ["simpleenroll", "requestvoucher"])
+def test_a_server_that_wants_to_be_asked_every_second_for_ever_is_not(tmp_path: Path, endpoint: str) -> None:
+    device = Device(tmp_path, faults=[f"{endpoint}:pending:0:retry-after=1"])
+    end = device.clock.now + timedelta(days=1)
+    while device.clock.now < end:
+        device.clock.now = max(device.step().due, device.clock.now)
+    asked = sum(target.endswith(f"/{endpoint}") for target in device.targets())
+    assert 280 < asked < 500
+    device.reface([])
+    device.live_until_active()

@@ -18,6 +18,7 @@ OUTAGE_AFTER: Final = 7
 """From so many failures in a row on it is an outage and no hiccup: the waits until then add up to about half
 an hour."""
 OUTAGE_LONGEST: Final = timedelta(hours=24)
+POLL_LONGEST: Final = timedelta(minutes=5)
 EARLIEST: Final = 0.05
 """The share of the lifetime before which nobody's turn comes (less for a very small renewal fraction)."""
 LATEST: Final = 0.98
@@ -77,25 +78,14 @@ def _rounded(period: timedelta) -> timedelta:
     return (count >> spare << spare) * tick
 
 
-def age(
-    begin: datetime,
-    end: datetime,
-    fraction: float,
-    seed: bytes,
-    now: Moment,
-    *,
-    before_end: timedelta = timedelta(0),
-) -> Age:
-    """Whether the certificate is fresh, due or lapsed.
+def age(end: datetime, turn: datetime, now: Moment) -> Age:
+    """Whether a certificate that ends at *end* and is renewed from *turn* on is fresh, due or lapsed.
 
     Without a trusted clock only the floor may say "lapsed": an unset clock must not throw an identity away.
     """
-    known = now.now if now.trusted else now.floor
-    if known > end:
+    if (now.now if now.trusted else now.floor) > end:
         return Age.LAPSED
-    if now.now >= renewal_moment(begin, end, fraction, seed, before_end):
-        return Age.DUE
-    return Age.FRESH
+    return Age.DUE if now.now >= turn else Age.FRESH
 
 
 def backoff(
@@ -123,7 +113,14 @@ def backoff(
     wait = span * (0.5 + draw / 2)
     if asked is None:
         return wait
-    patience = asked * (1 + draw / 4)
+    obeyed = asked * (1 + draw / 4)
     if remaining is not None:
-        patience = min(patience, remaining * 0.9)
-    return max(wait, patience)
+        obeyed = min(obeyed, remaining * 0.9)
+    return max(wait, obeyed)
+
+
+def patience(asked: timedelta, waited: timedelta) -> timedelta:
+    """How long to wait for an answer that is pending: what the server *asked* for, and for one that asked for
+    seconds no less than a tenth of what was *waited* already, up to five minutes. A clock that was set may
+    make *waited* negative."""
+    return max(asked, min(waited / 10, POLL_LONGEST))

@@ -54,8 +54,7 @@ def opening(
     if entry.credential.state is not CredentialState.ACTIVE:
         waits = waiting(entry.schedule, now, hasten=hasten) and not wanted
         return None if waits else ev.StepBegun()
-    renew = settings.renew
-    stage = age(*life_of(entry), renew.fraction, seed_of(entry), now, before_end=renew.before_end)
+    stage = age(leaf_of(entry).not_valid_after_utc, turn_of(entry, settings, now), now)
     if stage is Age.LAPSED:
         return ev.CredentialLapsed()
     if waiting(entry.schedule, now, hasten=hasten) and not wanted:
@@ -101,14 +100,22 @@ def _credential_due(entry: Identity, settings: IdentitySettings, now: Moment) ->
     at_rest = entry.transaction.state is TransactionState.NONE
     if entry.credential.state is not CredentialState.ACTIVE or not at_rest:
         return now.now
-    return renewal_moment(*life_of(entry), settings.renew.fraction, seed_of(entry), settings.renew.before_end)
+    return turn_of(entry, settings, now)
+
+
+def turn_of(entry: Identity, settings: IdentitySettings, now: Moment) -> datetime:
+    """From when on the credential is renewed, by our clock."""
+    renew = settings.renew
+    return renewal_moment(*life_of(entry, now), renew.fraction, seed_of(entry), renew.before_end)
 
 
 def remaining_life(entry: Identity, now: Moment) -> timedelta | None:
-    """What is left of the credential's life; None without one."""
+    """What is left of the credential's life; None without one, or if a clock that nobody vouches for says
+    that it is over."""
     if entry.credential.state is not CredentialState.ACTIVE:
         return None
-    return max(leaf_of(entry).not_valid_after_utc - now.now, timedelta(0))
+    _, end = life_of(entry, now)
+    return end - now.now if now.now < end else None
 
 
 def leaf_of(entry: Identity) -> x509.Certificate:
@@ -116,12 +123,20 @@ def leaf_of(entry: Identity) -> x509.Certificate:
     return x509.load_der_x509_certificate(entry.credential.chain[0])
 
 
-def life_of(entry: Identity) -> tuple[datetime, datetime]:
-    """From when to when the credential serves: not from its first date on, which may be long before we had
-    it. A ``since`` after the end was written under a wrong clock."""
+def life_of(entry: Identity, now: Moment) -> tuple[datetime, datetime]:
+    """From when to when the credential serves, by our clock.
+
+    It begins when we had it: its first date may be long before. A clock that nobody vouches for may be
+    decades ahead, and then every new certificate would be due, or over, as soon as it came: its life lasts as
+    long as its dates say, counted from when we had it. A clock that was set back since tells nothing of that.
+    """
     leaf, since = leaf_of(entry), entry.credential.since
     begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
-    return (max(begin, since) if since is not None and since < end else begin), end
+    if since is None or since > now.now:
+        return begin, end
+    if not now.trusted:
+        return since, later(since, end - begin)
+    return (max(begin, since) if since < end else begin), end
 
 
 def seed_of(entry: Identity) -> bytes:

@@ -104,7 +104,7 @@ class Ascent:
         remaining = remaining_life(self._entry, self._now)
         lifetime = None
         if remaining is not None:
-            begin, end = life_of(self._entry)
+            begin, end = life_of(self._entry, self._now)
             lifetime = end - begin
         return Pressure(self._now.now, self._entry.schedule, remaining, lifetime)
 

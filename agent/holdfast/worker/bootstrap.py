@@ -11,7 +11,7 @@ from holdfast.host.drive import drive
 from holdfast.host.transport import Link, secured
 from holdfast.life import events as ev
 from holdfast.life.record import Anchor, DeviceRecord, Provenance
-from holdfast.life.renewal import later
+from holdfast.life.renewal import later, patience
 from holdfast.wire.brski import client as brski
 from holdfast.wire.brski.verify import VoucherTrust
 from holdfast.wire.errors import HoldfastError, KeyStoreError, TransportError, TrustError
@@ -81,7 +81,8 @@ class Bootstrap:
             return self._failed(record, error, now)
         match outcome:
             case Pending(retry_after):
-                return ev.VoucherPending(later(now.now, retry_after))
+                began = domain.deadline - PATIENCE if domain.deadline else now.now
+                return ev.VoucherPending(later(now.now, patience(retry_after, now.now - began)))
             case Rejected():
                 return self._failed(record, outcome, now)
             case Moved(location):

@@ -24,7 +24,7 @@ from holdfast.life.record import (
     Transaction,
     TransactionState,
 )
-from holdfast.life.renewal import later
+from holdfast.life.renewal import later, patience
 from holdfast.wire import csr
 from holdfast.wire.errors import HoldfastError, RemoteProtocolError, TrustError
 from holdfast.wire.est.request import link_challenge
@@ -332,7 +332,9 @@ class Enrollment:
         if transaction.deadline is not None and now.now > transaction.deadline:
             code = f"{self._protocol.name}.no-answer"
             raise RefusedError(code, f"the CA let us wait for {PATIENCE.days} days")
-        return ev.EnrollmentPending(later(now.now, retry_after), resume, later(now.now, PATIENCE))
+        deadline = transaction.deadline or later(now.now, PATIENCE)
+        wait = patience(retry_after, PATIENCE - (deadline - now.now))
+        return ev.EnrollmentPending(later(now.now, wait), resume, deadline)
 
 
 def _bound(request: bytes, link: Link) -> bool:

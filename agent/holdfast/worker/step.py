@@ -120,7 +120,7 @@ class Step:
             entry = self._record.identity(settings.name)
             wanted = settings.name in self._renew
             self._renew.discard(settings.name)
-            event = opening(entry, settings, self._now(), wanted=wanted, hasten=hasten)
+            event = self._loss(entry) or opening(entry, settings, self._now(), wanted=wanted, hasten=hasten)
             if event is not None:
                 self._play_alone(connection, event, settings)
             if Deployer(self._env, settings).due(self._record, self._now()):
@@ -143,6 +143,18 @@ class Step:
             entry = self._record.identity(settings.name)
             due = next_attempt(entry.schedule, error, now, self._env.random)
             self._note(ev.AttemptFailed(trouble(error, now), due), settings.name)
+
+    def _loss(self, entry: Identity) -> ev.CredentialLost | None:
+        """Whether the key of the credential at rest is gone: a TPM may be cleared or replaced at any time,
+        and nothing else would tell before the next renewal."""
+        at_rest = entry.transaction.state is TransactionState.NONE
+        if entry.credential.state is CredentialState.ACTIVE and at_rest:
+            try:
+                self._env.keys.load(entry.credential.key)
+            except KeyStoreError as error:
+                if key_is_gone(error):
+                    return ev.CredentialLost(trouble(error, self._now()))
+        return None
 
     def _play(
         self,
