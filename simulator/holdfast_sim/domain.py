@@ -23,7 +23,8 @@ INFRASTRUCTURE_LIFE = timedelta(days=3650)
 @dataclass(frozen=True, slots=True)
 class Domain:
     """``former`` are the roots and issuing CAs before the last rollover, newest first; ``links`` sign each
-    of two neighbouring roots with the other (RFC 7030 §4.1.3: OldWithNew, NewWithOld)."""
+    of two neighbouring roots with the other (RFC 7030 §4.1.3: OldWithNew, NewWithOld). ``generation`` counts
+    issuing CAs, for their names."""
 
     root: Authority = field(repr=False)
     issuing: Authority = field(repr=False)
@@ -31,10 +32,12 @@ class Domain:
     application: Credential = field(repr=False)
     former: tuple[tuple[Authority, Authority], ...] = field(default=(), repr=False)
     links: Chain = field(default=(), repr=False)
+    generation: int = 1
 
     @property
     def anchors(self) -> Chain:
-        return (self.root.certificate, *(root.certificate for root, _ in self.former))
+        roots = (self.root.certificate, *(root.certificate for root, _ in self.former))
+        return tuple(dict.fromkeys(roots))
 
     @property
     def intermediates(self) -> Chain:
@@ -59,30 +62,64 @@ class Domain:
         life = Validity.starting(now, INFRASTRUCTURE_LIFE)
         root = Authority.root(ca.name(f"{owner} Root CA", owner), life, random, algorithm)
         issuing = root.subordinate(ca.name(f"{owner} Issuing CA", owner), life, algorithm)
-        san = general_names(names)
-        server = ExtendedKeyUsageOID.SERVER_AUTH
-        # A registrar is also a TLS client: of the MASA (RFC 8995 §5.5).
-        usages = ca.end_entity(server, ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA, san=san)
-        registrar = issuing.credential_for(ca.name(f"{owner} Registrar", owner), life, usages, algorithm)
-        application = issuing.credential_for(
-            ca.name(f"{owner} Application", owner), life, ca.end_entity(server, san=san), algorithm
-        )
+        registrar, application = _servers(issuing, general_names(names), now, algorithm)
         return cls(root, issuing, registrar, application)
 
     def rolled_over(self, now: datetime, random: Callable[[int], bytes]) -> Domain:
         """The same domain with a new root and issuing CA; its servers keep their certificates."""
         life, old = Validity.starting(now, INFRASTRUCTURE_LIFE), self.root
-        generation, algorithm = f"G{len(self.former) + 2}", KeyAlgorithm.P256
-        owner = str(old.certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value)
-        root = Authority.root(ca.name(f"{owner} Root CA {generation}", owner), life, random, algorithm)
-        issuing = root.subordinate(ca.name(f"{owner} Issuing CA {generation}", owner), life, algorithm)
+        name, owner, algorithm = f"G{self.generation + 1}", self.owner, KeyAlgorithm.P256
+        root = Authority.root(ca.name(f"{owner} Root CA {name}", owner), life, random, algorithm)
+        issuing = root.subordinate(ca.name(f"{owner} Issuing CA {name}", owner), life, algorithm)
         pairs = ((old, root), (root, old))
         links = tuple(
             signer.sign(signed.certificate.subject, signed.public_key, life, ca.CA_EXTENSIONS)
             for signer, signed in pairs
         )
-        former = ((self.root, self.issuing), *self.former)
-        return replace(self, root=root, issuing=issuing, former=former, links=(*links, *self.links))
+        changed = replace(self, root=root, issuing=issuing, links=(*links, *self.links))
+        return replace(changed, former=self._with_former(), generation=self.generation + 1)
+
+    def reissued(self, now: datetime) -> Domain:
+        """The same domain with a new issuing CA under the same root."""
+        life, name = Validity.starting(now, INFRASTRUCTURE_LIFE), f"G{self.generation + 1}"
+        subject = ca.name(f"{self.owner} Issuing CA {name}", self.owner)
+        issuing = self.root.subordinate(subject, life, KeyAlgorithm.P256)
+        return replace(self, issuing=issuing, former=self._with_former(), generation=self.generation + 1)
+
+    def with_new_servers(self, now: datetime) -> Domain:
+        """The same domain; its servers show new certificates of the present issuing CA."""
+        san = self.registrar.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        registrar, application = _servers(self.issuing, tuple(san.value), now, KeyAlgorithm.P256)
+        return replace(self, registrar=registrar, application=application)
+
+    def without_former(self) -> Domain:
+        """The same domain once nothing of what was before the last rollovers is good any more."""
+        return replace(self, former=(), links=())
+
+    @property
+    def owner(self) -> str:
+        """The organization that its certificates name."""
+        subject = self.root.certificate.subject
+        return str(subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value)
+
+    def _with_former(self) -> tuple[tuple[Authority, Authority], ...]:
+        return ((self.root, self.issuing), *self.former)
+
+
+def _servers(
+    issuing: Authority, san: Sequence[x509.GeneralName], now: datetime, algorithm: KeyAlgorithm
+) -> tuple[Credential, Credential]:
+    """Registrar and application, called *san*."""
+    owner = str(issuing.certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value)
+    life, server = Validity.starting(now, INFRASTRUCTURE_LIFE), ExtendedKeyUsageOID.SERVER_AUTH
+    # A registrar is also a TLS client: of the MASA (RFC 8995 §5.5).
+    usages = ca.end_entity(server, ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA, san=san)
+    return (
+        issuing.credential_for(ca.name(f"{owner} Registrar", owner), life, usages, algorithm),
+        issuing.credential_for(
+            ca.name(f"{owner} Application", owner), life, ca.end_entity(server, san=san), algorithm
+        ),
+    )
 
 
 def general_names(names: Sequence[str]) -> tuple[x509.GeneralName, ...]:

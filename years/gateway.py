@@ -1,0 +1,141 @@
+"""One gateway: the agent's real step, stores and clock over a disk, a TPM and a network in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from holdfast.cli.run import AFTER_FAILURE_SECONDS, SHORTEST_SECONDS
+from holdfast.host.config import Settings, load
+from holdfast.host.credentials import CredentialFiles
+from holdfast.host.store import StateStore
+from holdfast.keys.api import KeyRef
+from holdfast.wire.brski.idevid import aki
+from holdfast.wire.errors import HoldfastError
+from holdfast.worker.ports import Environment, FactoryIdentity
+from holdfast.worker.step import Step, StepReport
+
+from .clocks import HostClock, Time
+from .disk import Disk, Link
+from .estate import REGISTRARS, SERIAL, Estate
+from .keys import SoftKey, SoftTpm
+from .power import Fuse, PowerCut
+
+IDENTITY: Final = "ldevid"
+STATE: Final = Path("/state")
+HEARTBEAT: Final = timedelta(days=30)
+"""A step comes at least this often. ``holdfast run`` looks every hour; who is lazier sees more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """What one step came to: its report, or the error that ended it, or the point where the power failed."""
+
+    report: StepReport | None = None
+    error: HoldfastError | None = None
+    cut: str = ""
+
+
+class Gateway:
+    """``wait`` is how long the host sleeps after the last step; None while it has no power."""
+
+    def __init__(self, time: Time, chance: Random, estate: Estate, fuse: Fuse, settings: Settings) -> None:
+        self._time = time
+        self._chance = chance
+        self._estate = estate
+        self.fuse = fuse
+        self.settings = settings
+        self.disk = Disk(fuse)
+        self.keys = SoftTpm(fuse)
+        self.clock = HostClock(time, fuse)
+        self.battery = chance.random() < 0.5
+        self.powered = True
+        made = estate.world.manufacturer.device(SERIAL, time.now)
+        self._factory = FactoryIdentity(
+            SoftKey(KeyRef("soft:idevid"), made.key), made.chain, SERIAL, aki(made.certificate)
+        )
+
+    @property
+    def store(self) -> StateStore:
+        return StateStore(STATE)
+
+    def files(self, name: str) -> CredentialFiles:
+        return CredentialFiles(STATE / "identities", name)
+
+    def deployed(self) -> str:
+        """Which directory other programs see, "" for none."""
+        link = self.disk.find(STATE / "identities" / IDENTITY / "current")
+        return link.target if isinstance(link, Link) else ""
+
+    def step(self) -> Woken:
+        """One worker, from the durable state."""
+        try:
+            return Woken(report=Step(self._environment()).run())
+        except HoldfastError as error:
+            return Woken(error=error)
+        except PowerCut as cut:
+            return Woken(cut=str(cut))
+
+    def wait_after(self, woken: Woken) -> timedelta:
+        """How long ``holdfast run`` would sleep, but for its hourly look."""
+        if woken.report is None:
+            return timedelta(seconds=AFTER_FAILURE_SECONDS)
+        return min(max(woken.report.wait, timedelta(seconds=SHORTEST_SECONDS)), HEARTBEAT)
+
+    def lose_power(self) -> None:
+        self.powered = False
+        self.disk.lose_power(self._chance)
+
+    def boot(self) -> None:
+        """The power is back. Without a battery the clock starts in 1970; nobody has vouched for it yet."""
+        self.powered = True
+        self.fuse.mend()
+        if self.battery:
+            self.clock.set_wrong(self.clock.error)
+        else:
+            self.clock.start_without_battery()
+
+    def _environment(self) -> Environment:
+        return Environment(
+            settings=self.settings,
+            clock=self.clock,
+            store=self.store,
+            keys=self.keys,
+            factory=self._idevid,
+            manufacturer_anchors=self._estate.world.manufacturer.anchors,
+            transport=self._estate,
+            files=self.files,
+            random=self._chance.randbytes,
+        )
+
+    def _idevid(self) -> FactoryIdentity:
+        self.keys.answer("read the IDevID")
+        return self._factory
+
+
+def settings_for(*, registrars: int, same_key: bool) -> Settings:
+    """The settings of one device, read by the agent's own reader once."""
+    settings = _settings(registrars)
+    identity = settings.identities[0]
+    renew = replace(identity.renew, same_key=same_key)
+    return replace(settings, state_directory=STATE, identities=(replace(identity, renew=renew),))
+
+
+@cache
+def _settings(registrars: int) -> Settings:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        (directory / "anchors.pem").write_bytes(b"")
+        config = directory / "holdfast.yaml"
+        config.write_text(
+            f"state-directory: {directory}\n"
+            f"manufacturer: {{anchors: {directory / 'anchors.pem'}}}\n"
+            f"registrars: [{', '.join(REGISTRARS[:registrars])}]\n"
+            f"identities: [{{name: {IDENTITY}, protocols: [{{est: {{}}}}]}}]\n"
+        )
+        return load(config)

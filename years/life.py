@@ -1,0 +1,258 @@
+"""Ten years of one device, from event to event."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Final
+
+from holdfast.life.record import CredentialState
+
+from .clocks import Time
+from .disk import mounted
+from .estate import Estate
+from .gateway import IDENTITY, Gateway, Woken, settings_for
+from .judge import CURED_WITHIN, Judge, Violation, in_words
+from .misfortunes import DAY, HOUR, MINUTE, SECOND, YEAR, Catalogue, Misfortune
+from .power import Fuse
+from .tally import Tally
+
+BEGIN: Final = datetime(2027, 6, 1, 12, tzinfo=UTC)
+YEARS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """``life`` of the certificates, and how often a renewal meets ``trouble``."""
+
+    name: str
+    life: timedelta
+    trouble: float
+
+
+PROFILES: Final = {
+    p.name: p
+    for p in (
+        Profile("week", timedelta(days=7), trouble=0.15),
+        Profile("year", timedelta(days=365), trouble=0.8),
+    )
+}
+
+
+class Life:
+    """One seed is one life. ``tell`` hears of everything that happens."""
+
+    def __init__(
+        self, profile: Profile, seed: int, tell: Callable[[datetime, str], None] = lambda _at, _what: None
+    ) -> None:
+        self.profile, self.seed = profile, seed
+        self._tell = tell
+        self.chance = Random(f"{profile.name} {seed}")
+        self.time = Time(BEGIN)
+        self._end = BEGIN + YEARS * YEAR
+        fuse = Fuse()
+        self.estate = Estate(self.time, self.chance, fuse, profile.life)
+        settings = settings_for(registrars=self.chance.choice((1, 2)), same_key=self.chance.random() < 0.2)
+        self.gateway = Gateway(self.time, self.chance, self.estate, fuse, settings)
+        self.judge = Judge(self.time, self.estate, self.gateway)
+        self.catalogue = Catalogue(self.time, self.chance, self.estate, self.gateway, profile.life)
+        self.tally = Tally(lives=1)
+        self._events: list[tuple[datetime, int, str, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._wake: datetime | None = BEGIN
+        self._active = 0
+        self._calm_since: datetime | None = BEGIN
+        self._planned_for = -1
+
+    def run(self) -> Tally:
+        """Live it. A rule that did not hold ends it, and so does a crash; the tally tells."""
+        try:
+            with mounted(self.gateway.disk):
+                self._plan_cas()
+                while self._next():
+                    pass
+        except Violation as violation:
+            self._blame(str(violation))
+        except Exception:  # noqa: BLE001 - whatever it is, the agent let it through
+            self._blame(traceback.format_exc())
+        self.tally.lived = self.time.now - BEGIN
+        self.tally.requests = self.estate.requests
+        self.tally.most_steps_a_day = self.judge.most_steps
+        self.tally.faults = self.estate.applied
+        return self.tally
+
+    def _blame(self, what: str) -> None:
+        replay = f"python -m years --profile {self.profile.name} --seed {self.seed} --tell"
+        self.tally.violations.append(f"{self.time.now:%Y-%m-%d %H:%M:%S}: {what}\n    replay: {replay}")
+
+    # --- events --------------------------------------------------------------------------------------
+
+    def at(self, moment: datetime, name: str, action: Callable[[], None]) -> None:
+        """Let *action* happen at *moment*."""
+        heapq.heappush(self._events, (moment, next(self._numbers), name, action))
+
+    def _after(self, span: timedelta, name: str, action: Callable[[], None]) -> None:
+        self.at(self.time.now + span, name, action)
+
+    def _next(self) -> bool:
+        """The next event or step; False at the end of the life."""
+        event = self._events[0][0] if self._events else self._end
+        wake = self._wake if self._wake is not None else self._end
+        if min(event, wake) >= self._end:
+            self.time.reach(self._end)
+            return False
+        if event <= wake:
+            moment, _, name, action = heapq.heappop(self._events)
+            self.time.reach(moment)
+            if name:
+                self._tell(self.time.now, name)
+            action()
+        else:
+            self.time.reach(wake)
+            self._step()
+        return True
+
+    # --- steps ---------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        generation = self._generation()
+        woken = self.gateway.step()
+        self.tally.steps += 1
+        if woken.cut:
+            self._tell(self.time.now, f"step: the power failed at {woken.cut}")
+            self.tally.cuts += 1
+            self._lose_power(self.catalogue.between(10 * SECOND, 2 * DAY))
+            return
+        self.judge.look(woken)
+        if woken.report is not None:
+            self.judge.scheduled()
+            self.tally.bootstraps += sum(t.name == "PrepareAttempt" for t in woken.report.traces)
+        if self._generation() > generation:
+            self.tally.renewals += 1
+        self._tell_of(woken)
+        self._wake = self.time.now + self.gateway.wait_after(woken)
+        self.tally.without += self.judge.check_wait(self._wake)
+        self._note_health()
+        if woken.report is not None:
+            self._plan_trouble(self.time.now + woken.report.wait)
+
+    def _generation(self) -> int:
+        return self.judge.record.identity(IDENTITY).credential.generation if self.judge.record else 0
+
+    def _note_health(self) -> None:
+        if self._calm_since is not None and not self._active and self.judge.well():
+            self.tally.longest_cure = max(self.tally.longest_cure, self.time.now - self._calm_since)
+            self._calm_since = None
+        elif self.judge.stranded:
+            self._calm_since = None  # until its certificate ends nothing can cure it
+
+    def _tell_of(self, woken: Woken) -> None:
+        ended = f"; ended by {woken.error}" if woken.error else ""
+        state, wait = in_words(self.judge.record), self.gateway.wait_after(woken)
+        self._tell(self.time.now, f"step: {state}; next in {wait}{ended}")
+
+    # --- misfortunes ---------------------------------------------------------------------------------
+
+    def _plan_trouble(self, due: datetime) -> None:
+        """Around the next renewal, once for each certificate."""
+        record = self.judge.record
+        assert record is not None
+        credential = record.identity(IDENTITY).credential
+        if credential.state is not CredentialState.ACTIVE or credential.generation == self._planned_for:
+            return
+        if due - self.time.now < HOUR:
+            return
+        self._planned_for = credential.generation
+        while self.chance.random() < self.profile.trouble:
+            misfortune = self.catalogue.draw()
+            if self.chance.random() < 0.7:
+                lead = misfortune.lasts * self.chance.random()
+                moment = max(due - min(lead, HOUR) - SECOND, self.time.now)
+            else:
+                moment = self.time.now + (due - self.time.now) * self.chance.random()
+            self._expect(misfortune, moment)
+            if self.chance.random() < 0.4:
+                return
+
+    def _expect(self, misfortune: Misfortune, moment: datetime) -> None:
+        text = f"begins: {misfortune.name} for {misfortune.lasts}"
+        self.at(moment, text, lambda: self._begin(misfortune))
+
+    def _begin(self, misfortune: Misfortune) -> None:
+        self.tally.misfortunes[misfortune.kind] += 1
+        misfortune.begin()
+        if misfortune.forgets:
+            self.judge.forget(damaged=misfortune.damages)
+        if misfortune.reboots:
+            self._lose_power(misfortune.lasts)
+        if misfortune.wakes:
+            self._look()
+        self._trouble_begins()
+        self._after(misfortune.lasts, f"ends: {misfortune.name}", lambda: self._finish(misfortune))
+
+    def _finish(self, misfortune: Misfortune) -> None:
+        misfortune.end()
+        if misfortune.wakes:
+            self._look()
+        self._trouble_ends()
+
+    def _trouble_begins(self) -> None:
+        self._active += 1
+        self._calm_since = None
+
+    def _trouble_ends(self) -> None:
+        self._active -= 1
+        if not self._active:
+            self._calm_since = since = self.time.now
+            self._after(CURED_WITHIN, "", lambda: self._reckon(since))
+            self._note_health()
+
+    def _reckon(self, since: datetime) -> None:
+        if self._calm_since == since:
+            self.judge.check_cured()
+
+    # --- power and clock -----------------------------------------------------------------------------
+
+    def _lose_power(self, lasts: timedelta) -> None:
+        if not self.gateway.powered:
+            return
+        self.gateway.lose_power()
+        self._wake = None
+        self._trouble_begins()
+        self._after(lasts, "boots", self._boot)
+
+    def _boot(self) -> None:
+        self.gateway.boot()
+        self._wake = self.time.now
+        self._after(self.catalogue.between(5 * SECOND, 10 * DAY), "a time server is heard", self._synchronise)
+
+    def _synchronise(self) -> None:
+        self.gateway.clock.set_right()
+        self._look()
+        self._trouble_ends()
+
+    def _look(self) -> None:
+        if self.gateway.powered:
+            self._wake = self.time.now
+
+    # --- CAs -----------------------------------------------------------------------------------------
+
+    def _plan_cas(self) -> None:
+        """A new issuing CA every year or two, a new root twice. An operator in a hurry gives no overlap."""
+        moment = BEGIN
+        while (moment := moment + YEAR * self.chance.uniform(1.2, 2.5)) < self._end:
+            self.at(moment, "new issuing CA", self.estate.new_issuing_ca)
+        for early, late in ((2.5, 4.5), (6, 8)):
+            moment = BEGIN + YEAR * self.chance.uniform(early, late)
+            self.at(moment, "new root", self.estate.new_root)
+            overlap = MINUTE if self.chance.random() < 0.3 else self.profile.life + 30 * DAY
+            self.at(moment + overlap, "servers of the new CA", self._new_servers)
+            self.at(moment + 2 * overlap + self.profile.life, "old CAs retired", self.estate.retire_old_cas)
+
+    def _new_servers(self) -> None:
+        self.estate.new_servers()
