@@ -10,11 +10,11 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from holdfast.cli.run import AFTER_FAILURE_SECONDS, SHORTEST_SECONDS
 from holdfast.host.config import Settings, load
 from holdfast.host.credentials import CredentialFiles
 from holdfast.host.store import StateStore
 from holdfast.keys.api import KeyRef
+from holdfast.resident.agent import FIRST_RETRY, LONGEST_RETRY, SHORTEST_WAIT
 from holdfast.wire.brski.idevid import aki
 from holdfast.wire.errors import HoldfastError
 from holdfast.worker.ports import Environment, FactoryIdentity
@@ -29,7 +29,7 @@ from .power import Fuse, PowerCut
 IDENTITY: Final = "ldevid"
 STATE: Final = Path("/state")
 HEARTBEAT: Final = timedelta(days=30)
-"""A step comes at least this often. ``holdfast run`` looks every hour; who is lazier sees more."""
+"""A step comes at least this often. The resident process looks every six hours; who is lazier sees more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Gateway:
         self.clock = HostClock(time, fuse)
         self.battery = chance.random() < 0.5
         self.powered = True
+        self._failures = 0
         made = estate.world.manufacturer.device(SERIAL, time.now)
         self._factory = FactoryIdentity(
             SoftKey(KeyRef("soft:idevid"), made.key), made.chain, SERIAL, aki(made.certificate)
@@ -82,10 +83,12 @@ class Gateway:
             return Woken(cut=str(cut))
 
     def wait_after(self, woken: Woken) -> timedelta:
-        """How long ``holdfast run`` would sleep, but for its hourly look."""
+        """How long the resident process would sleep, but for its look every six hours."""
         if woken.report is None:
-            return timedelta(seconds=AFTER_FAILURE_SECONDS)
-        return min(max(woken.report.wait, timedelta(seconds=SHORTEST_SECONDS)), HEARTBEAT)
+            self._failures += 1
+            return timedelta(seconds=min(FIRST_RETRY * 2 ** min(self._failures - 1, 10), LONGEST_RETRY))
+        self._failures = 0
+        return min(max(woken.report.wait, timedelta(seconds=SHORTEST_WAIT)), HEARTBEAT)
 
     def lose_power(self) -> None:
         self.powered = False
@@ -94,6 +97,7 @@ class Gateway:
     def boot(self) -> None:
         """The power is back. Without a battery the clock starts in 1970; nobody has vouched for it yet."""
         self.powered = True
+        self._failures = 0
         self.fuse.mend()
         if self.battery:
             self.clock.set_wrong(self.clock.error)

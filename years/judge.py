@@ -26,7 +26,7 @@ CURED_WITHIN: Final = timedelta(days=6)
 """A device is well again so soon after the last misfortune has ended."""
 
 MOST_STEPS_A_DAY: Final = 320
-"""Steps that the agent's own schedule asks for. The host adds one a minute while steps fail altogether."""
+"""A poll every five minutes, where a server lets the device wait for days, and some more."""
 
 
 class Violation(Exception):

@@ -134,8 +134,9 @@ class Life:
             self.tally.bootstraps += sum(t.name == "PrepareAttempt" for t in woken.report.traces)
         if self._generation() > generation:
             self.tally.renewals += 1
-        self._tell_of(woken)
-        self._wake = self.time.now + self.gateway.wait_after(woken)
+        wait = self.gateway.wait_after(woken)
+        self._tell_of(woken, wait)
+        self._wake = self.time.now + wait
         self.tally.without += self.judge.check_wait(self._wake)
         self._note_health()
         if woken.report is not None:
@@ -151,9 +152,9 @@ class Life:
         elif self.judge.stranded:
             self._calm_since = None  # until its certificate ends nothing can cure it
 
-    def _tell_of(self, woken: Woken) -> None:
+    def _tell_of(self, woken: Woken, wait: timedelta) -> None:
         ended = f"; ended by {woken.error}" if woken.error else ""
-        state, wait = in_words(self.judge.record), self.gateway.wait_after(woken)
+        state = in_words(self.judge.record)
         self._tell(self.time.now, f"step: {state}; next in {wait}{ended}")
 
     # --- misfortunes ---------------------------------------------------------------------------------

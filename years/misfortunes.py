@@ -27,8 +27,8 @@ class Misfortune:
     """It begins, and after ``lasts`` it ends. ``reboots``: the power goes with it, and comes back soon.
 
     ``wakes``: the host notices both, as it does when its clock is set (timerfd), and steps.
-    ``forgets``: the record that the disk then has may be an older one, or none. ``damages``: one load may find
-    that no record is whole.
+    ``forgets``: the record that the disk then has may be an older one, or none. ``damages``: one load may
+    find that no record is whole.
     """
 
     name: str
