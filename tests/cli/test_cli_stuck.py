@@ -90,6 +90,7 @@ def happenings(trouble: Trouble) -> tuple[Any, ...]:
         ),
         ev.CsrMade: ev.CsrMade(b"csr"),
         ev.EnrollmentPending: ev.EnrollmentPending(DUE, b"token", T0 + timedelta(days=30)),
+        ev.AnchorsChanged: ev.AnchorsChanged((ANCHOR,), ()),
         ev.CertificateIssued: ev.CertificateIssued((LEAF,), T0),
         ev.FilesPlaced: ev.FilesPlaced("d1", anew=False),
         ev.HookRan: ev.HookRan(0),

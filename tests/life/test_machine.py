@@ -28,6 +28,7 @@ from holdfast.life.record import (
     DomainState,
     Identity,
     Provenance,
+    Retired,
     Transaction,
     TransactionState,
     Trouble,
@@ -65,6 +66,7 @@ EVENTS: dict[type, object] = {
         Purpose.INITIAL, "est", "est", KeyRef("k:new"), KeyAlgorithm.P256, 1, "ab", b"", (ROOT,), (b"i",)
     ),
     ev.CsrMade: ev.CsrMade(b"csr"),
+    ev.AnchorsChanged: ev.AnchorsChanged((ROOT,), (b"i",), (Retired("ab", T0),)),
     ev.EnrollmentPending: ev.EnrollmentPending(T0 + timedelta(seconds=5), b"token", T0 + timedelta(days=30)),
     ev.CertificateIssued: ev.CertificateIssued((b"leaf",), T0 + timedelta(minutes=2)),
     ev.CredentialProved: ev.CredentialProved(),
@@ -97,6 +99,7 @@ IMPOSSIBLE_TRANSACTIONS: dict[type, set[str]] = {
     ev.IdentityDropped: set(),
     ev.IdentityRestored: {"keyed", "requested", "pending", "staged"},
     ev.IdentityForgotten: {"keyed", "requested", "pending", "staged"},
+    ev.AnchorsChanged: {"none", "keyed", "staged"},
     ev.EnrollmentPending: {"none", "keyed", "staged"},
     ev.CertificateIssued: {"none", "keyed", "staged"},
     ev.CredentialProved: {"none", "keyed", "requested", "pending"},
@@ -330,6 +333,14 @@ class Walk(RuleBasedStateMachine):
     @rule()
     def csr(self) -> None:
         self._happen(EVENTS[ev.CsrMade])
+
+    @precondition(lambda self: self._in("requested", "pending"))
+    @rule(sha=st.sampled_from("abcdef"))
+    def anchors(self, sha: str) -> None:
+        before = {r.sha256 for r in self.record.domain.retired}
+        self._happen(ev.AnchorsChanged((ROOT,), (b"i",), (Retired(sha, T0),)))
+        assert {r.sha256 for r in self.record.domain.retired} == before | {sha}
+        assert self.effects[0].refreshed
 
     @precondition(lambda self: self._in("requested", "pending"))
     @rule()

@@ -93,7 +93,7 @@ def test_anchors_never_outgrow_what_validation_takes() -> None:
     held: tuple[Anchor, ...] = ()
     for turn in range(6):
         offered = tuple(pki.ca(f"root {turn} {i}").certificate for i in range(16))
-        held, _ = adopt(held, offered, lambda _: None, pki.TRUSTED)
+        held = adopt(held, offered, lambda _: None, pki.TRUSTED).anchors
         assert held[0].certificate == offered[0].public_bytes(Encoding.DER)
     assert len(held) < MAX_ANCHORS
 
@@ -101,9 +101,9 @@ def test_anchors_never_outgrow_what_validation_takes() -> None:
 def test_a_link_between_two_roots_of_one_name_is_no_anchor() -> None:
     old, new = pki.ca("root"), pki.ca("root")
     link = pki.ca("root", new, key=old.key)
-    anchors, intermediates = adopt((), (new.certificate, link.certificate), lambda _: None, pki.TRUSTED)
-    assert [a.certificate for a in anchors] == [new.certificate.public_bytes(Encoding.DER)]
-    assert intermediates == (link.certificate.public_bytes(Encoding.DER),)
+    trust = adopt((), (new.certificate, link.certificate), lambda _: None, pki.TRUSTED)
+    assert [a.certificate for a in trust.anchors] == [new.certificate.public_bytes(Encoding.DER)]
+    assert trust.intermediates == (link.certificate.public_bytes(Encoding.DER),)
 
 
 # --- time ---------------------------------------------------------------------------------------------

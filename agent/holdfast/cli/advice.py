@@ -70,6 +70,7 @@ _BY_AREA: Final[Mapping[str, str]] = {
     "acme": "Look into the ACME server's log for the reason, or ask its operator.",
     "akca": "Look into the attestation CA's log for the reason, or ask its operator.",
     "ari": _PEER,
+    "anchors": _DISTRUST,
     "attest": "See whether the attestation key's CA is one that the ACME server trusts, and renew its certificate.",
     "activation": "Let systemd make the runtime directory: RuntimeDirectory=holdfast in the unit.",
     "brski": _PEER,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from holdfast.keys.api import NO_KEY, KeyRef
-from holdfast.life.record import Anchor, Bar, Trouble
+from holdfast.life.record import Anchor, Bar, Retired, Trouble
 from holdfast.wire.model import KeyAlgorithm, Purpose
 
 # --- events about the domain -------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class OfferTaken:
     """The CA's certificates and wishes were read, and a key was planned: it does not exist yet.
 
     ``passed`` are the better rungs that did not answer, best first; ``transport`` is planned, too, where the
-    protocol wants a second key.
+    protocol wants a second key; ``retired`` are anchors that go.
     """
 
     purpose: Purpose
@@ -122,6 +122,7 @@ class OfferTaken:
     intermediates: tuple[bytes, ...] = field(repr=False)
     passed: tuple[Bar, ...] = ()
     transport: KeyRef = NO_KEY
+    retired: tuple[Retired, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,16 @@ class CsrMade:
     """The planned key exists and has signed this CSR. Nothing was sent yet."""
 
     csr: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorsChanged:
+    """The domain's CA changed while a request was under way: what it issued leads to a root that it tells us
+    of now."""
+
+    anchors: tuple[Anchor, ...]
+    intermediates: tuple[bytes, ...] = field(repr=False)
+    retired: tuple[Retired, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +281,7 @@ IdentityEvent = (
     | CredentialLost
     | OfferTaken
     | CsrMade
+    | AnchorsChanged
     | EnrollmentPending
     | CertificateIssued
     | CredentialProved
@@ -316,12 +328,16 @@ class MakeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Enroll:
-    """Send the CSR."""
+    """Send the CSR. ``refreshed``: the anchors were asked for again already."""
+
+    refreshed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Ask again for the pending answer."""
+    """Ask again for the pending answer. ``refreshed``: as for Enroll."""
+
+    refreshed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

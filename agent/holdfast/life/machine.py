@@ -393,6 +393,24 @@ IDENTITY_TABLE: Final[tuple[IdentityRow, ...]] = (
         _requested,
         _always(ev.Enroll()),
     ),
+    IdentityRow(
+        _ANY_C,
+        frozenset({_T.REQUESTED}),
+        ev.AnchorsChanged,
+        None,
+        None,
+        _keep,
+        _always(ev.Enroll(refreshed=True)),
+    ),
+    IdentityRow(
+        _ANY_C,
+        frozenset({_T.PENDING}),
+        ev.AnchorsChanged,
+        None,
+        None,
+        _keep,
+        _always(ev.Resume(refreshed=True)),
+    ),
     IdentityRow(_ANY_C, _ASKING, ev.EnrollmentPending, None, _T.PENDING, _pending, _nothing),
     IdentityRow(
         _ANY_C, _ASKING, ev.CertificateIssued, None, _T.STAGED, _staged, _always(ev.ProveCredential())
@@ -451,6 +469,10 @@ IDENTITY_TABLE: Final[tuple[IdentityRow, ...]] = (
 )
 
 
+MOST_RETIRED: Final = 64
+"""How many retired anchors are remembered, the newest of them."""
+
+
 def decide(
     record: DeviceRecord, event: ev.DomainEvent | ev.IdentityEvent, now: Moment, *, identity: str = ""
 ) -> tuple[DeviceRecord, Effects]:
@@ -505,8 +527,14 @@ def _decide_identity(
 def _with_domain_news(record: DeviceRecord, event: ev.IdentityEvent) -> DeviceRecord:
     """An offer also brings anchors, an issued certificate also proves that a time has passed, and one that
     works that this is our domain."""
-    if isinstance(event, ev.OfferTaken):
-        domain = replace(record.domain, anchors=event.anchors, intermediates=event.intermediates)
+    if isinstance(event, ev.OfferTaken | ev.AnchorsChanged):
+        before = tuple(r for r in record.domain.retired if r not in event.retired)
+        domain = replace(
+            record.domain,
+            anchors=event.anchors,
+            intermediates=event.intermediates,
+            retired=(*before, *event.retired)[-MOST_RETIRED:],
+        )
         return replace(record, domain=domain)
     if isinstance(event, ev.CertificateIssued):
         floor = max(record.time_floor, event.seen)

@@ -45,16 +45,30 @@ class Provenance(Enum):
     """How an anchor came to be trusted."""
 
     VOUCHER = "voucher"
-    CACERTS = "cacerts"
+    CACERTS = "cacerts"  # named over a channel that the anchors before vouched for
+    ROLLOVER = "rollover"  # the same, and signed by an anchor before
 
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """One domain trust anchor and where it came from."""
+    """One domain trust anchor and where it came from.
+
+    ``sources`` are the servers that name it; ``missing`` is since when none of them does any more.
+    """
 
     certificate: bytes = field(repr=False)
     provenance: Provenance
     since: datetime
+    sources: tuple[str, ...] = ()
+    missing: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """An anchor that is trusted no more, by its SHA-256, and since when."""
+
+    sha256: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +81,9 @@ class Domain:
     the registrar is one that another registrar sent us to: that happens once at most.
 
     VOUCHED: ``anchors`` came by voucher or later by cacerts; ``intermediates`` only help to build a path
-    and are never trusted by themselves. ``floor`` is the latest time that the domain has vouched for: it goes
-    with the domain, so that one that dates its certificates in the year 9999 locks out itself alone.
+    and are never trusted by themselves; ``retired`` anchors never come back. ``floor`` is the latest time
+    that the domain has vouched for: it goes with the domain, so that one that dates its certificates in the
+    year 9999 locks out itself alone.
     """
 
     state: DomainState = DomainState.NONE
@@ -83,6 +98,7 @@ class Domain:
     anchors: tuple[Anchor, ...] = ()
     intermediates: tuple[bytes, ...] = field(default=(), repr=False)
     floor: datetime | None = None
+    retired: tuple[Retired, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

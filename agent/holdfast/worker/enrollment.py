@@ -15,7 +15,7 @@ from holdfast.host.drive import drive
 from holdfast.host.transport import Link, secured
 from holdfast.keys.api import NO_KEY, Key, KeyRef, KeySpec
 from holdfast.life import events as ev
-from holdfast.life.anchors import adopt
+from holdfast.life.anchors import Trust, adopt
 from holdfast.life.record import (
     Anchor,
     CredentialState,
@@ -119,7 +119,7 @@ class Enrollment:
             raise self._moved(offer)
         algorithm = offer.template.key or self._settings.key.algorithm
         demand = self._protocol.key_demand(algorithm)
-        anchors, intermediates = self._adopted(record, offer, link, now)
+        trust = self._adopted(record, offer, link, now)
         same_key = purpose is Purpose.RENEW
         generation = entry.credential.generation + 1
         return ev.OfferTaken(
@@ -131,8 +131,9 @@ class Enrollment:
             generation=generation,
             transaction=self._env.random(16).hex(),
             wishes=offer.wishes,
-            anchors=anchors,
-            intermediates=intermediates,
+            anchors=trust.anchors,
+            intermediates=trust.intermediates,
+            retired=trust.retired,
             transport=self._transport(entry, generation) if demand.transport else NO_KEY,
         )
 
@@ -149,8 +150,12 @@ class Enrollment:
             key = self._env.keys.generate(transaction.key, spec)
         return ev.CsrMade(self._csr(record, key, now))
 
-    def enroll(self, record: DeviceRecord, now: Moment) -> ev.IdentityEvent:
-        """Send the CSR, or ask again for the answer to it."""
+    def enroll(self, record: DeviceRecord, now: Moment, *, refreshed: bool = False) -> ev.IdentityEvent:
+        """Send the CSR, or ask again for the answer to it.
+
+        What leads to an unknown root may come from a CA that changed its root meanwhile: it is asked, once
+        (*refreshed*: it was), and its answer judged by the anchors that we have.
+        """
         entry = record.identity(self._settings.name)
         transaction = entry.transaction
         key = self._env.keys.load(transaction.key)
@@ -166,7 +171,14 @@ class Enrollment:
             else self._protocol.enroll(request, link.tls, now)
         )
         successor = self._successor(record, client, template, now)
-        match drive(exchange, link, successor):
+        try:
+            outcome = drive(exchange, link, successor)
+        except TrustError as error:
+            changed = None if refreshed else self._changed_anchors(record, error, now)
+            if changed is None:
+                raise
+            return changed
+        match outcome:
             case Pending(retry_after, resume):
                 return self._pending(transaction, retry_after, resume, now)
             case Rejected(code, detail, unsupported, estranged):
@@ -177,7 +189,7 @@ class Enrollment:
                 born = chain[0].not_valid_before_utc
                 seen = min(born, now.now) if now.trusted else born
                 return ev.CertificateIssued(tuple(c.public_bytes(Encoding.DER) for c in chain), seen)
-            case outcome:
+            case _:
                 assert_never(outcome)
 
     def prove(self, record: DeviceRecord, now: Moment) -> ev.CredentialProved:
@@ -213,16 +225,31 @@ class Enrollment:
 
     # --- parts -------------------------------------------------------------------------------------
 
-    def _adopted(
-        self, record: DeviceRecord, offer: Offer, link: Link, now: Moment
-    ) -> tuple[tuple[Anchor, ...], tuple[bytes, ...]]:
+    def _changed_anchors(
+        self, record: DeviceRecord, error: TrustError, now: Moment
+    ) -> ev.AnchorsChanged | None:
+        if error.code != "chain.untrusted":
+            return None
+        client = self._client(record, record.identity(self._settings.name).transaction.purpose)
+        link = self._link(record, client, CsrTemplate(), now)
+        successor = self._successor(record, client, CsrTemplate(), now)
+        offer = drive(self._protocol.discover(link.tls, now), link, successor)
+        if isinstance(offer, Moved):
+            return None
+        trust = self._adopted(record, offer, link, now)
+        if (trust.anchors, trust.intermediates) == (record.domain.anchors, record.domain.intermediates):
+            return None
+        return ev.AnchorsChanged(trust.anchors, trust.intermediates, trust.retired)
+
+    def _adopted(self, record: DeviceRecord, offer: Offer, link: Link, now: Moment) -> Trust:
         """Anchors and intermediates after *offer*. One that anybody could have made brings no anchor."""
         held = record.domain.anchors
         if link.tls is None and not offer.authentic:
             kept = {a.certificate for a in held}
             ders = (c.public_bytes(Encoding.DER) for c in offer.ca_certificates if c.issuer != c.subject)
             fresh = tuple(der for der in ders if der not in kept)
-            return held, tuple(dict.fromkeys((*fresh, *record.domain.intermediates)))[:MOST_INTERMEDIATES]
+            known = tuple(dict.fromkeys((*fresh, *record.domain.intermediates)))[:MOST_INTERMEDIATES]
+            return Trust(held, known)
         peer = load_chain(link.tls.peer_chain) if link.tls is not None else ()
 
         def serves(anchors: tuple[Anchor, ...]) -> None:
@@ -232,7 +259,14 @@ class Enrollment:
             ground = Ground(anchors, certificates_of(anchors), intermediates)
             ground.check(peer, self._rung.endpoint.host, now)
 
-        return adopt(held, offer.ca_certificates, serves, now)
+        return adopt(
+            held,
+            offer.ca_certificates,
+            serves,
+            now,
+            source=str(self._rung.endpoint),
+            retired=record.domain.retired,
+        )
 
     def _ground(self, record: DeviceRecord) -> Ground:
         domain = record.domain

@@ -76,7 +76,7 @@ class Ground:
         discovery (RFC 8995 §5.6.2). That one is held beside the others while they do not reach the registrar.
         """
         presented = (*chain, *self.intermediates)
-        pinned, named = self._of(Provenance.VOUCHER), self._of(Provenance.CACERTS)
+        pinned, named = self._of(pinned=True), self._of(pinned=False)
         try:
             validate(presented, named, now, Rule.tls_server(host, allow_cmcra=True))
         except TrustError:
@@ -84,9 +84,9 @@ class Ground:
                 raise
             validate(presented, pinned, now, Rule.tls_server_any_name())
 
-    def _of(self, provenance: Provenance) -> Chain:
+    def _of(self, *, pinned: bool) -> Chain:
         pairs = zip(self.anchors, self.certificates, strict=True)
-        return tuple(certificate for anchor, certificate in pairs if anchor.provenance is provenance)
+        return tuple(c for anchor, c in pairs if (anchor.provenance is Provenance.VOUCHER) is pinned)
 
 
 class Connection:

@@ -264,8 +264,8 @@ class Step:
                 return ascent.discover(lambda name: on(name).discover(record, purpose, now))
             case ev.MakeRequest():
                 return enrollment.make_request(record, now)
-            case ev.Enroll() | ev.Resume():
-                return enrollment.enroll(record, now)
+            case ev.Enroll(refreshed) | ev.Resume(refreshed):
+                return enrollment.enroll(record, now, refreshed=refreshed)
             case ev.ProveCredential():
                 return ascent.prove(lambda name: on(name).prove(record, now), lambda name: on(name).judges)
             case ev.RetireKeys():
