@@ -43,6 +43,11 @@ def test_a_leaf_and_its_ca_in_words() -> None:
     assert authority["usage"] == "issuing certificates and issuing revocation lists"
 
 
+def test_a_devices_serial_number_has_a_word() -> None:
+    device = pki.end_entity(pki.name("gateway", "GW-1"), CA)
+    assert dict(describe(device.certificate, pki.NOW))["subject"] == "serialNumber=GW-1,CN=gateway"
+
+
 @pytest.mark.parametrize(
     ("moment", "said"),
     [

@@ -396,7 +396,10 @@ def test_anchors_of_the_domain_that_ended_or_end_soon(device: Healthy, days: int
 
 def test_registrar_that_does_not_answer(device: Healthy) -> None:
     device.server.__exit__()
-    assert "transport.unreachable" in only(device, "registrar").said
+    finding = only(device, "registrar")
+    assert "transport.unreachable" in finding.said
+    assert not finding.said.startswith("localhost")
+    assert "holdfast doctor" not in finding.advice
 
 
 def test_registrar_of_another_domain_is_seen_without_showing_it_a_certificate(

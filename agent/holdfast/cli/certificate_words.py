@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from holdfast.cli.words import listed, span, timestamp
 from holdfast.wire import oids
@@ -39,8 +39,8 @@ _USAGES: Final = {
 
 def describe(certificate: x509.Certificate, now: datetime) -> Iterator[Line]:
     """Labels and values. An extension that cannot be read is told as such, never an error."""
-    yield "subject", certificate.subject.rfc4514_string() or "(empty)"
-    yield "issuer", certificate.issuer.rfc4514_string() or "(empty)"
+    yield "subject", name_words(certificate.subject) or "(empty)"
+    yield "issuer", name_words(certificate.issuer) or "(empty)"
     yield "serial", f"{certificate.serial_number:x}"
     yield "valid", f"from {timestamp(certificate.not_valid_before_utc)}"
     yield "", f"to   {timestamp(certificate.not_valid_after_utc)} ({_left(certificate, now)})"
@@ -65,6 +65,11 @@ def values(certificate: x509.Certificate, now: datetime) -> dict[str, Any]:
         "not_after": timestamp(certificate.not_valid_after_utc),
     }
     return told
+
+
+def name_words(name: x509.Name) -> str:
+    """A distinguished name by RFC 4514, with words for the attributes that devices are known by."""
+    return name.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber", NameOID.EMAIL_ADDRESS: "emailAddress"})
 
 
 def _left(certificate: x509.Certificate, now: datetime) -> str:
@@ -144,7 +149,7 @@ def _name(name: x509.GeneralName) -> str:
         case x509.IPAddress(value=address):
             return str(address)
         case x509.DirectoryName(value=subject):
-            return subject.rfc4514_string()
+            return name_words(subject)
         case x509.OtherName(type_id=kind):
             return f"other name {kind.dotted_string}"
     return "a name of an unknown kind"

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from holdfast.cli import terminal
@@ -98,12 +99,21 @@ def examine(check: Check, patient: Patient) -> Iterator[Finding]:
     try:
         if check.store and check.store != patient.store:
             return
-        yield from check.look(patient)
+        yield from map(_told_here, check.look(patient))
     except UnmetError as unmet:
         yield Finding(Verdict.SKIPPED, f"the check {unmet.name} must be well first")
     except Exception as error:  # noqa: BLE001 - whatever it is, the other checks must still be made
         said = f"the check itself failed: {type(error).__name__}: {error}"
         yield Finding(Verdict.FAIL, said, "Please report it: this is a fault of Holdfast, or of this host.")
+
+
+def _told_here(finding: Finding) -> Finding:
+    """Without the advice to ask the doctor, and without saying twice what it is about."""
+    return replace(
+        finding,
+        said=finding.said.removeprefix(f"{finding.about}: ") if finding.about else finding.said,
+        advice=finding.advice.replace(": holdfast doctor", "."),
+    )
 
 
 def _chosen(names: Sequence[str]) -> tuple[Check, ...]:

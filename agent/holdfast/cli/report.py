@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from holdfast.cli.certificate_words import name_words
 from holdfast.cli.reasons import Reason
 from holdfast.cli.words import timestamp
 from holdfast.life.record import Anchor, CredentialState, DeviceRecord, Identity, Ladder, Schedule, Trouble
@@ -111,7 +112,7 @@ def anchor_report(anchor: Anchor) -> dict[str, Any]:
     """Subject, fingerprint and where it came from."""
     certificate = x509.load_der_x509_certificate(anchor.certificate)
     return {
-        "subject": certificate.subject.rfc4514_string(),
+        "subject": name_words(certificate.subject),
         "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
         "provenance": anchor.provenance.value,
         "since": timestamp(anchor.since),
@@ -160,8 +161,8 @@ def certificate_report(der: bytes) -> dict[str, Any]:
     """What a person asks of a certificate first."""
     certificate = x509.load_der_x509_certificate(der)
     return {
-        "subject": certificate.subject.rfc4514_string(),
-        "issuer": certificate.issuer.rfc4514_string(),
+        "subject": name_words(certificate.subject),
+        "issuer": name_words(certificate.issuer),
         "serial": f"{certificate.serial_number:x}",
         "not_before": timestamp(certificate.not_valid_before_utc),
         "not_after": timestamp(certificate.not_valid_after_utc),
