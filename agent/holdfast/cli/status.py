@@ -5,25 +5,36 @@ from __future__ import annotations
 import argparse
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from holdfast.cli.asked import ask_instead
 from holdfast.cli.exits import EXIT_FAILED, EXIT_OK
 from holdfast.cli.reasons import explain
 from holdfast.cli.report import device_report
 from holdfast.cli.view import look
 from holdfast.cli.words import relative, shown, times
+from holdfast.control_client import DEFAULT_SOCKET
+from holdfast.wire.errors import ConfigError, StateError
 
 
 def register(commands: Any) -> None:
     """Add the subcommand to argparse's collection of subparsers."""
     command = commands.add_parser("status", help="what the device has and what it is doing")
     command.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    command.add_argument(
+        "--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="the agent's control socket"
+    )
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0 if every configured identity has a usable credential, else 1."""
-    view = look(arguments.config)
+    """Exit status 0 if every configured identity has a usable credential, else 1. Who may not read the record
+    is told what the running agent says."""
+    try:
+        view = look(arguments.config)
+    except (ConfigError, StateError) as error:
+        return ask_instead(arguments.socket, error, as_json=arguments.json)
     reasons = explain(view.record, view.settings, view.settings.identities, view.now)
     told = device_report(view.record, view.note, reasons, view.now)
     if arguments.json:

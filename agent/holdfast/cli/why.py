@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from holdfast.cli import terminal
+from holdfast.cli.asked import ask_instead
 from holdfast.cli.exits import EXIT_FAILED, EXIT_OK
 from holdfast.cli.reasons import explain
 from holdfast.cli.view import chosen, look
+from holdfast.control_client import DEFAULT_SOCKET
+from holdfast.wire.errors import ConfigError, StateError
 
 
 def register(commands: Any) -> None:
@@ -17,12 +21,18 @@ def register(commands: Any) -> None:
     command = commands.add_parser("why", help="the reason for the present state, and what you can do")
     command.add_argument("identity", nargs="?", metavar="IDENTITY", help="only this identity (default: all)")
     command.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    command.add_argument(
+        "--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="the agent's control socket"
+    )
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0 if nothing has failed since it last worked, else 1."""
-    view = look(arguments.config)
+    try:
+        view = look(arguments.config)
+    except (ConfigError, StateError) as error:
+        return ask_instead(arguments.socket, error, as_json=arguments.json)
     reasons = explain(view.record, view.settings, chosen(view.settings, arguments.identity), view.now)
     if arguments.json:
         print(json.dumps({"reasons": [r.values() for r in reasons], "note": view.note}))
