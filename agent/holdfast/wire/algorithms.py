@@ -116,7 +116,9 @@ def has_ml_dsa_key(holder: x509.Certificate) -> bool:
 
 
 def accepted_signature_digest(signed: x509.Certificate | x509.CertificateSigningRequest) -> None:
-    """Refuse a signature made with anything but SHA-2 (``signature.weak``)."""
+    """Refuse a signature made with anything but SHA-2 or ML-DSA (``signature.weak``)."""
+    if signed.signature_algorithm_oid.dotted_string in ML_DSA:
+        return
     try:
         digest = signed.signature_hash_algorithm
     except (UnsupportedAlgorithm, ValueError, TypeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from holdfast.wire.algorithms import accepted_key, accepted_signature_digest
+from holdfast.wire.algorithms import accepted_key, accepted_signature_digest, has_ml_dsa_key
 from holdfast.wire.certificates import LIBRARY_ERRORS
 from holdfast.wire.chain_rules import subject_text
 from holdfast.wire.errors import HoldfastError, TrustError
@@ -61,7 +61,8 @@ def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 def _weakness(certificate: x509.Certificate) -> TrustError | None:
     try:
         accepted_signature_digest(certificate)
-        accepted_key(certificate)
+        if not has_ml_dsa_key(certificate):
+            accepted_key(certificate)
     except HoldfastError as error:
         return TrustError("chain.weak", f"{subject_text(certificate)}: {error.detail}", clause=_CLAUSE)
     return None
