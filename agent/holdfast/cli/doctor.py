@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from holdfast.cli import terminal
+from holdfast.cli import progress, terminal
 from holdfast.cli.checks import (
     anchors,
     clock,
@@ -76,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     found: list[tuple[Check, Finding]] = []
     with Patient(arguments.config) as patient:
         for check in checks:
+            if not arguments.json:
+                progress.doing(f"looking at {check.looks_at}", "")
             for finding in examine(check, patient):
                 found.append((check, finding))
                 if not arguments.json:
@@ -90,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(told))
     else:
+        progress.clear()
         print(", ".join(f"{counts[v]} {v.value}" for v in Verdict if counts[v]))
     return EXIT_OK if well else EXIT_FAILED
 
@@ -144,6 +147,7 @@ def values(check: Check, finding: Finding) -> dict[str, str]:
 
 
 def _print(check: Check, finding: Finding, *, verbose: bool) -> None:
+    progress.clear()
     verdict = terminal.coloured(f"{finding.verdict.value:<7}", _COLOURS[finding.verdict])
     about = f"{finding.about}: " if finding.about else ""
     lines = terminal.paragraph(shown(about + finding.said), indent=" " * 21).lstrip()

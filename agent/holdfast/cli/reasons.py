@@ -163,7 +163,7 @@ def _about(record: DeviceRecord, settings: IdentitySettings, now: Moment) -> Rea
         held = "the device must know its owner first"
         return _reason(settings.name, doing, entry.schedule, due=None, now=now, because=held)
     due = next_due(record, (settings,), now)
-    since = entry.transaction.since or entry.schedule.since
+    since = entry.transaction.since or entry.schedule.since or entry.credential.since
     why = _identity_why(entry, settings, due, now)
     reason = _reason(settings.name, doing, entry.schedule, due=due, now=now, because=why, since=since)
     return replace(reason, ladder=_ladder(entry, settings))
@@ -233,8 +233,8 @@ def _identity_why(entry: Identity, settings: IdentitySettings, due: datetime, no
         return _backoff(entry.schedule, living=living)
     if living and entry.transaction.state is TransactionState.NONE and due > now.now:
         return (
-            f"that is its turn to renew; turns come about every {settings.renew.fraction:.0%} of a life and"
-            " differ from device to device"
+            f"that is its turn to renew; turns come about every {settings.renew.fraction:.0%} of a life, well"
+            " before its end, and differ from device to device"
         )
     if living and entry.transaction.state is TransactionState.NONE:
         return "its turn to renew has come"
