@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from holdfast.host.clock import believed
 from holdfast.host.config import load
 from holdfast.host.store import StateStore
 from holdfast.host.transport import Anchored, Channel, TlsTransport
@@ -25,7 +26,7 @@ def hello(config: Path, application: str) -> str:
         raise LookupError("the device has no record")
     credential = record.identity("ldevid").credential
     endpoint = Endpoint.parse(application)
-    now = clock_of(settings).moment(record.floor)
+    now = believed(clock_of(settings), record.proven, record.time_floor)
     anchors = certificates_of(record.domain.anchors)
 
     def check(chain: Chain) -> None:

@@ -10,7 +10,7 @@ from cryptography import x509
 from holdfast.wire.brski.messages import serial_number
 from holdfast.wire.chain import Rule, validate
 from holdfast.wire.errors import HoldfastError, RemoteProtocolError, TrustError
-from holdfast.wire.model import Chain
+from holdfast.wire.model import Chain, ClockState, Moment
 
 from .answers import Peer, Refused
 from .world import World
@@ -46,7 +46,8 @@ def identify(world: World, peer: Peer) -> Client | None:
     reasons = []
     for kind, anchors, intermediates in _sources(world):
         try:
-            validate((*peer.chain, *intermediates), anchors, world.moment(), Rule.client())
+            moment = _moment(world, kind, peer.certificate)
+            validate((*peer.chain, *intermediates), anchors, moment, Rule.client())
         except HoldfastError as error:
             reasons.append(f"{kind.value}: {error.code}")
             continue
@@ -54,6 +55,14 @@ def identify(world: World, peer: Peer) -> Client | None:
             raise Refused(403, "the client certificate is revoked")
         return Client(peer.certificate, kind)
     raise Refused(403, f"the client certificate is not accepted ({', '.join(reasons)})")
+
+
+def _moment(world: World, kind: Kind, certificate: x509.Certificate) -> Moment:
+    """When to judge *certificate*: at its end, if that has passed and is forgiven."""
+    end = certificate.not_valid_after_utc
+    if kind is Kind.LDEVID and world.est.renew_expired and end < world.now():
+        return Moment(end, end, ClockState.TRUSTED)
+    return world.moment()
 
 
 def require_idevid(world: World, peer: Peer) -> Client:

@@ -65,6 +65,15 @@ class Domain:
         registrar, application = _servers(issuing, general_names(names), now, algorithm)
         return cls(root, issuing, registrar, application)
 
+    def with_new_registrar(self, now: datetime) -> Domain:
+        """The same domain whose registrar got another key and certificate: the old one was revoked."""
+        old = self.registrar.certificate
+        kept = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
+        extensions = [(e.value, e.critical) for e in old.extensions if isinstance(e.value, kept)]
+        life = Validity.starting(now, INFRASTRUCTURE_LIFE)
+        registrar = self.issuing.credential_for(old.subject, life, extensions, KeyAlgorithm.P256)
+        return replace(self, registrar=registrar)
+
     def rolled_over(self, now: datetime, random: Callable[[int], bytes]) -> Domain:
         """The same domain with a new root and issuing CA; its servers keep their certificates."""
         life, old = Validity.starting(now, INFRASTRUCTURE_LIFE), self.root

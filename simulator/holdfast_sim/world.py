@@ -35,6 +35,7 @@ class EstPolicy:
     before it is granted; another CSR starts anew (RFC 7030 §4.2.3). ``scheme`` and ``users``: HTTP
     authentication for clients without a certificate, or for everyone if ``users_only``;
     ``algorithms``: of Digest, best first (RFC 7616 §3.7), MD5 for clients that know nothing else.
+    ``renew_expired``: a certificate of ours that has ended still names its device.
     """
 
     life: timedelta | None = DEFAULT_LIFE
@@ -47,6 +48,7 @@ class EstPolicy:
     algorithms: tuple[str, ...] = ("SHA-256", "MD5")
     users: Mapping[str, str] = field(default_factory=dict, repr=False)
     users_only: bool = False
+    renew_expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,8 @@ def happenings(trouble: Trouble) -> tuple[Any, ...]:
         ev.EnrollmentPending: ev.EnrollmentPending(DUE, b"token", T0 + timedelta(days=30)),
         ev.AnchorsChanged: ev.AnchorsChanged((ANCHOR,), ()),
         ev.CertificateIssued: ev.CertificateIssued((LEAF,), T0),
+        ev.CredentialLapsed: ev.CredentialLapsed(),
+        ev.StandingKnown: ev.StandingKnown(DUE),
         ev.FilesPlaced: ev.FilesPlaced("d1", anew=False),
         ev.HookRan: ev.HookRan(0),
         ev.HookFailed: ev.HookFailed(0, trouble, DUE),

@@ -242,7 +242,8 @@ def test_clock_that_nobody_sets(device: Healthy) -> None:
 
 
 def test_clock_that_stands_before_what_has_passed(device: Healthy) -> None:
-    device.remember(replace(device.record, floor=NOW + timedelta(days=20)))
+    domain = replace(device.record.domain, floor=NOW + timedelta(days=20))
+    device.remember(replace(device.record, domain=domain))
     bad = unwell(device)
     assert bad["clock"].verdict is Verdict.FAIL
     assert "has passed already" in bad["clock"].said

@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from holdfast.host import config_formats as formats
-from holdfast.host.config import SYSTEMCTL, DeploySettings, HookSettings, Settings, load, schema_text
+from holdfast.host.config import (
+    SYSTEMCTL,
+    DeploySettings,
+    HookSettings,
+    RevocationSettings,
+    Settings,
+    load,
+    schema_text,
+)
 from holdfast.host.config_model import (
     CmpSettings,
     EstSettings,
@@ -109,7 +117,8 @@ identities:
     key: {{algorithm: rsa3072}}
     subject: {{common-name: 'gw-{{serial}}', organization: Example}}
     san: {{dns: ['{{serial}}.gw.example'], uri: ['urn:dev:{{serial}}']}}
-    renew: {{fraction: 0.5, same-key: true, before-end-days: 1.5}}
+    renew: {{fraction: 0.5, same-key: true, before-end-days: 1.5, after-expiry: true}}
+    revocation: {{check: false, interval-hours: 2}}
     verify: {{url: https://check.example/hello}}
     deploy:
       directory: /etc/gateway
@@ -164,6 +173,8 @@ identities:
     assert (first.san.dns, first.san.uri) == (("{serial}.gw.example",), ("urn:dev:{serial}",))
     assert (first.renew.fraction, first.renew.same_key) == (0.5, True)
     assert first.renew.before_end == timedelta(days=1.5)
+    assert first.renew.after_expiry
+    assert first.revocation == RevocationSettings(check=False, interval_hours=2)
     assert first.deploy == DeploySettings(
         directory=Path("/etc/gateway"),
         owner="gateway",

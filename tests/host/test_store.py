@@ -298,7 +298,7 @@ def test_quarantine_is_bounded_and_keeps_the_oldest(home: Path) -> None:
 
 
 def newer_schema() -> bytes:
-    return seal(encode(B).replace(b'"schema":1', b'"schema":2'))
+    return seal(encode(B).replace(b'"schema":2', b'"schema":3'))
 
 
 def newer_format() -> bytes:

@@ -54,6 +54,11 @@ EVENTS: dict[type, object] = {
     ev.StepBegun: ev.StepBegun(),
     ev.RenewalDue: ev.RenewalDue(Purpose.REKEY),
     ev.CredentialLapsed: ev.CredentialLapsed(),
+    ev.CredentialRevived: ev.CredentialRevived(),
+    ev.CredentialRevoked: ev.CredentialRevoked(TROUBLE),
+    ev.StandingDue: ev.StandingDue(),
+    ev.StandingKnown: ev.StandingKnown(T0 + timedelta(days=1)),
+    ev.IssuedTooEarly: ev.IssuedTooEarly(TROUBLE, T0 + timedelta(seconds=15)),
     ev.CredentialLost: ev.CredentialLost(TROUBLE),
     ev.ProofRefused: ev.ProofRefused(TROUBLE, T0 + timedelta(seconds=15)),
     ev.DeployDue: ev.DeployDue(),
@@ -85,6 +90,11 @@ IMPOSSIBLE_TRANSACTIONS: dict[type, set[str]] = {
     ev.StepBegun: set(),
     ev.RenewalDue: {"keyed", "requested", "pending", "staged"},
     ev.CredentialLapsed: set(),
+    ev.CredentialRevived: set(),
+    ev.CredentialRevoked: set(),
+    ev.StandingDue: set(),
+    ev.StandingKnown: set(),
+    ev.IssuedTooEarly: {"none", "keyed", "staged"},
     ev.CredentialLost: {"keyed", "requested", "pending", "staged"},
     ev.ProofRefused: {"none", "keyed", "requested", "pending"},
     ev.DeployDue: set(),
@@ -108,7 +118,13 @@ IMPOSSIBLE_TRANSACTIONS: dict[type, set[str]] = {
     ev.AttemptFailed: set(),
 }
 DEPLOYMENT = {ev.DeployDue, ev.FilesPlaced, ev.HookRan, ev.HookFailed, ev.HooksEnded, ev.DeployFailed}
-ONLY_ACTIVE = {ev.RenewalDue, ev.CredentialLapsed, ev.CredentialLost, *DEPLOYMENT}
+STANDING = {ev.StandingDue, ev.StandingKnown, ev.CredentialRevoked}
+ONLY_ACTIVE = {ev.CredentialLapsed, ev.CredentialLost, *DEPLOYMENT, *STANDING}
+ONLY: dict[type, set[CredentialState]] = {
+    **{kind: {CredentialState.ACTIVE} for kind in ONLY_ACTIVE},
+    ev.RenewalDue: {CredentialState.ACTIVE, CredentialState.EXPIRED},
+    ev.CredentialRevived: {CredentialState.EXPIRED},
+}
 IMPOSSIBLE_DOMAINS: dict[type, set[str]] = {
     ev.BootstrapDue: set(),
     ev.AttemptPrepared: {"provisional", "vouched"},
@@ -157,7 +173,7 @@ def test_every_identity_pair_is_a_row_or_named_impossible(
         if r.event is kind and credential in r.credentials and transaction in r.transactions
     ]
     impossible = transaction.value in IMPOSSIBLE_TRANSACTIONS[kind] or (
-        kind in ONLY_ACTIVE and credential is not CredentialState.ACTIVE
+        kind in ONLY and credential not in ONLY[kind]
     )
     assert len(rows) == (0 if impossible else 1)
     record = record_in(credential, transaction)

@@ -80,8 +80,19 @@ def test_nothing_is_lost(record: DeviceRecord) -> None:
 
 def test_a_newer_schema_is_not_read_as_if_it_were_ours() -> None:
     with pytest.raises(SchemaTooNew) as caught:
-        decode(b'{"schema":2,"record":{"something":"else"}}')
-    assert "schema 2" in caught.value.detail
+        decode(b'{"schema":3,"record":{"something":"else"}}')
+    assert "schema 3" in caught.value.detail
+
+
+@pytest.mark.parametrize("schema", [0, -1])
+def test_a_schema_that_there_never_was_is_no_record(schema: int) -> None:
+    with pytest.raises(StateCorrupt) as caught:
+        decode(
+            encode(DeviceRecord(datetime(2027, 1, 1, tzinfo=UTC))).replace(
+                b'"schema":2', b'"schema":%d' % schema
+            )
+        )
+    assert f"schema {schema}" in caught.value.detail
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fake_clock import FakeClock
@@ -134,6 +135,11 @@ class Device:
     @property
     def active(self) -> bool:
         return self.identity.credential.state is CredentialState.ACTIVE
+
+    @property
+    def identity_end(self) -> datetime:
+        """When the certificate of the identity ends."""
+        return x509.load_der_x509_certificate(self.identity.credential.chain[0]).not_valid_after_utc
 
     def targets(self) -> list[str]:
         """The paths that the servers were asked for, in order."""

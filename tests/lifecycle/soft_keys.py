@@ -5,7 +5,7 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from holdfast.keys.api import KeyRef, KeySpec
-from holdfast.wire.errors import KeyNotFound
+from holdfast.wire.errors import KeyNotFound, KeyStoreError
 from holdfast.wire.model import KeyAlgorithm, SigningKey
 
 
@@ -15,6 +15,7 @@ class SoftKey:
     def __init__(self, ref: KeyRef, key: SigningKey) -> None:
         self.ref = ref
         self._key = key
+        self.lost = False
 
     def signer(self) -> SigningKey:
         return self._key
@@ -29,6 +30,16 @@ class SoftKeys:
     def __init__(self) -> None:
         self.keys: dict[KeyRef, SoftKey] = {}
         self.made = 0
+        self.hardware = "chip-1"
+
+    def home(self) -> str:
+        return self.hardware
+
+    def clear(self) -> None:
+        """What clearing a TPM does: the references stay on disk, and nothing can use them any more."""
+        self.hardware += "'"
+        for key in self.keys.values():
+            key.lost = True
 
     def plan(self, identity: str, generation: int) -> KeyRef:
         return KeyRef(f"soft:{identity}-{generation}")
@@ -40,9 +51,12 @@ class SoftKeys:
 
     def load(self, ref: KeyRef) -> SoftKey:
         try:
-            return self.keys[ref]
+            key = self.keys[ref]
         except KeyError:
             raise KeyNotFound("key.not-found", ref) from None
+        if key.lost:
+            raise KeyStoreError("key.parent-changed", f"{ref} is of other hardware")
+        return key
 
     def destroy(self, ref: KeyRef) -> None:
         self.keys.pop(ref, None)

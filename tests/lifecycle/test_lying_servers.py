@@ -13,6 +13,7 @@ import pytest
 
 from holdfast.life.record import CredentialState, DomainState, TransactionState
 from holdfast.wire.model import CsrTemplate, KeyAlgorithm
+from holdfast.worker.setbacks import EARLY_ATTEMPTS
 from holdfast_sim.world import EstPolicy
 from lifecycle.device import Device
 
@@ -57,7 +58,6 @@ ISSUES = {
     "issued-ca": "chain.is-ca",
     "foreign-ca": "chain.untrusted",
     "issued-expired": "chain.expired",
-    "issued-future": "chain.not-yet-valid",
     "wrong-usage": "chain.usage",
     "wrong-type": "est.content-type",
     "no-type": "est.content-type",
@@ -130,6 +130,37 @@ def test_a_wrong_certificate_is_not_taken(tmp_path: Path, fault: str, code: str)
     assert [r.status for r in failures] == [False]
     assert code in f"{failures[0].reason} {failures[0].context}"
     recovers(device)
+
+
+def test_a_certificate_that_is_not_valid_yet_is_asked_for_again_with_the_same_key(tmp_path: Path) -> None:
+    """PROTOCOLS §11: our clock may be behind. Bounded: a CA that lies on is treated as any other."""
+    device = Device(tmp_path, faults=["simpleenroll:issued-future"])
+    refused(device, "chain.not-yet-valid")
+    kept = device.identity.transaction
+    assert kept.state is TransactionState.REQUESTED
+    assert device.record.domain.state is DomainState.VOUCHED
+    for _ in range(EARLY_ATTEMPTS - 2):
+        device.clock.now = device.identity.schedule.due or device.clock.now
+        device.step()
+        assert device.identity.transaction.key == kept.key
+        assert device.identity.transaction.csr == kept.csr
+    assert device.keys.refs() == {kept.key}
+    device.clock.now = device.identity.schedule.due or device.clock.now
+    device.step()
+    assert device.identity.transaction.state is TransactionState.NONE
+    assert device.keys.refs() == frozenset()
+    failures = [r for r in device.world.reports if r.operation == "enrollstatus"]
+    assert [r.status for r in failures] == [False]
+    recovers(device)
+
+
+def test_a_clock_that_catches_up_takes_the_key_that_waited(tmp_path: Path) -> None:
+    device = Device(tmp_path, faults=["simpleenroll:issued-future:2"])
+    device.step()
+    key = device.identity.transaction.key
+    device.live_until_active()
+    assert device.identity.credential.key == key
+    assert device.keys.made == 1
 
 
 @pytest.mark.parametrize(("fault", "code"), ENROLL_ANSWERS.items())

@@ -41,6 +41,10 @@ _BY_CODE: Final[Mapping[str, str]] = {
     "key.no-module": "Install the token's PKCS#11 module, or correct its path (keys: pkcs11: module).",
     "key.no-pkcs11": "Install the library for tokens: holdfast[pkcs11].",
     "key.no-tss": "Install the TPM library: holdfast[tpm].",
+    "key.hardware-changed": (
+        "Nothing, if the device still has its IDevID: it finds its owner again by itself. Else its maker must"
+        " provision it anew."
+    ),
     "key.parent-changed": "Nothing: the TPM was cleared, and new keys and certificates are made by themselves.",
     "key.pin-final-try": "Log in to the token by hand once, with the right PIN: pkcs11-tool --login --test",
     "key.pin-locked": "Unblock the token with its SO PIN: pkcs11-tool --login --login-type so --init-pin",

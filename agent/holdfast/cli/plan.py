@@ -81,6 +81,7 @@ _ALWAYS: Mapping[type[ev.Effect], str] = {
     ev.ProveCredential: "use the new certificate in a real connection; only then it replaces the old",
     ev.Deploy: "see that other programs have the certificate, its anchors and the reference to its key",
     ev.RunHook: "tell other programs, by the hooks that did not run yet",
+    ev.CheckStanding: "ask the certificate's issuer whether it is revoked",
     ev.RetireKeys: "destroy the key that is no longer used",
 }
 

@@ -18,7 +18,7 @@ _WORDS: Final = {
     "ProveCredential": "trying the new certificate in a real connection",
     "Deploy": "placing the files for other programs",
     "RunHook": "telling other programs",
-    "CheckRevocation": "asking whether the certificate was revoked",
+    "CheckStanding": "asking whether the certificate was revoked",
     "RetireKeys": "destroying keys that are no longer used",
     "Wait": "waiting as long as a server asked",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.host.clock import BUILD_TIME, SystemClock
+from holdfast.host.clock import BUILD_TIME, SystemClock, believed
 from holdfast.host.config import IdentitySettings, Settings, load
 from holdfast.host.store import StateStore
 from holdfast.life.record import DeviceRecord
@@ -33,7 +33,7 @@ def look(config: Path) -> View:
 
 def now(settings: Settings, record: DeviceRecord) -> Moment:
     """The time as a step would see it."""
-    return SystemClock(policy=settings.clock).moment(record.time_floor)
+    return believed(SystemClock(policy=settings.clock), record.proven, record.time_floor)
 
 
 def chosen(settings: Settings, name: str | None) -> tuple[IdentitySettings, ...]:

@@ -40,6 +40,16 @@ class Clock(Protocol):
     def wait(self, seconds: float) -> None: ...
 
 
+def believed(clock: Clock, proven: datetime, floor: datetime) -> Moment:
+    """Now by *clock*, whose word counts down to *proven* where it is trusted, and else down to *floor*.
+
+    *proven* is what others have signed; *floor* may also come from a clock that was trusted and wrong. A
+    trusted clock that says less than *floor* corrects that error; one that nobody set may not (ADR 13).
+    """
+    moment = clock.moment(max(BUILD_TIME, proven))
+    return moment if moment.trusted else clock.moment(max(proven, floor))
+
+
 class _Timex(ctypes.Structure):
     """The head of ``struct timex`` (adjtimex(2)); the rest of it is room for the kernel to fill."""
 

@@ -32,6 +32,7 @@ from holdfast.host.config_model import (
     ManufacturerSettings,
     ProtocolSettings,
     RenewSettings,
+    RevocationSettings,
     SanSettings,
     ScepSettings,
     Settings,
@@ -58,6 +59,7 @@ __all__ = [
     "ManufacturerSettings",
     "ProtocolSettings",
     "RenewSettings",
+    "RevocationSettings",
     "SanSettings",
     "ScepSettings",
     "Settings",
@@ -188,11 +190,14 @@ class _Reader:
             san=SanSettings(**{kind: tuple(names) for kind, names in data["san"].items()}),
             renew=self._renew(data["renew"]),
             verify_url=https_url(data["verify"]["url"]) if "verify" in data else None,
+            revocation=RevocationSettings(data["revocation"]["check"], data["revocation"]["interval-hours"]),
             deploy=_deploy(data["deploy"]),
         )
 
     def _renew(self, data: Any) -> RenewSettings:
-        return RenewSettings(data["fraction"], data["same-key"], data["before-end-days"])
+        return RenewSettings(
+            data["fraction"], data["same-key"], data["before-end-days"], data["after-expiry"]
+        )
 
     def _protocol(self, data: Any) -> ProtocolSettings:
         ((kind, settings),) = data.items()

@@ -214,17 +214,26 @@ class SanSettings:
 
 @dataclass(frozen=True, slots=True)
 class RenewSettings:
-    """When to renew, as a part of the certificate's life and at the latest so long before its end, and with
-    which key."""
+    """When to renew, as a part of the certificate's life and at the latest so long before its end, with which
+    key, and whether a certificate that has ended is shown to the server all the same."""
 
     fraction: float = 0.667
     same_key: bool = False
     before_end_days: float = 7
+    after_expiry: bool = False
 
     @property
     def before_end(self) -> timedelta:
         """The absolute floor of the renewal moment."""
         return timedelta(days=self.before_end_days)
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationSettings:
+    """Whether and how often to ask if the own certificate is revoked."""
+
+    check: bool = True
+    interval_hours: float = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +270,7 @@ class IdentitySettings:
     subject: Mapping[str, str] = field(default_factory=lambda: _SUBJECT)
     san: SanSettings = SanSettings()
     renew: RenewSettings = RenewSettings()
+    revocation: RevocationSettings = RevocationSettings()
     verify_url: str | None = None
     deploy: DeploySettings = DeploySettings()
 

@@ -88,6 +88,22 @@ class StateStore:
                 )
             _commit(directory, image)
 
+    def set_aside(self) -> str:
+        """Keep the current record under another name as well, because another one will take its place.
+
+        Returns that name, "" if there is no record. Raises StateError.
+        """
+        with (
+            storage_errors("state", f"set the record in {self._path} aside"),
+            Directory.make(self._path, STATE_MODE) as directory,
+        ):
+            if CURRENT not in directory.names():
+                return ""
+            place = _free_place(directory, "other-hardware")
+            directory.link(CURRENT, place)
+            directory.sync()
+            return place
+
 
 def seal(payload: bytes) -> bytes:
     """*payload* as a file image. Raises StateError if it is longer than any load would accept."""
@@ -175,10 +191,15 @@ def _quarantine(directory: Directory, names: tuple[str, ...]) -> list[str]:
     """Move *names* aside. Of the places the lowest free ones are used; when all are taken, the last."""
     moved: list[str] = []
     for name in names:
-        taken = directory.names()
-        places = (f"{CURRENT}.corrupt-{n}" for n in range(1, MAX_QUARANTINED + 1))
-        place = next((p for p in places if p not in taken), f"{CURRENT}.corrupt-{MAX_QUARANTINED}")
+        place = _free_place(directory, "corrupt")
         directory.rename(name, place)
         moved.append(place)
     directory.sync()
     return moved
+
+
+def _free_place(directory: Directory, why: str) -> str:
+    """The lowest name that is free of those for records that stand aside; when all are taken, the last."""
+    taken = directory.names()
+    places = [f"{CURRENT}.{why}-{n}" for n in range(1, MAX_QUARANTINED + 1)]
+    return next((p for p in places if p not in taken), places[-1])

@@ -75,6 +75,15 @@ class Metered(Protocol):
         ...
 
 
+@runtime_checkable
+class Homed(Protocol):
+    """A store that can tell its hardware from other hardware, and from the same after it was cleared."""
+
+    def home(self) -> str:
+        """A name that is another one once the keys are lost. Raises KeyStoreError."""
+        ...
+
+
 class KeyStore(Protocol):
     """A home of keys. Raises only :class:`~holdfast.wire.errors.KeyStoreError` and its kinds."""
 

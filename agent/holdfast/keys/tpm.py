@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -64,9 +64,9 @@ class TpmStore:
         self._range = range(persistent_base, persistent_base + persistent_count)
         self._identities = identities
         self._owner_auth = owner_auth
-        root = StorageRoot(self._objects, srk, owner_auth)
-        self._wrapped = WrappedKeys(self._objects, root, KeyFiles(directory), auth)
-        self._persistent = PersistentKeys(self._objects, root, self._range, auth)
+        self._root = StorageRoot(self._objects, srk, owner_auth)
+        self._wrapped = WrappedKeys(self._objects, self._root, KeyFiles(directory), auth)
+        self._persistent = PersistentKeys(self._objects, self._root, self._range, auth)
         self._attestor = TpmAttestor(self._objects, owner_auth=owner_auth)
         self._idevid: int | None = None
 
@@ -104,6 +104,14 @@ class TpmStore:
         """Wrapped keys are listed without the TPM; handles only if new keys go there."""
         wrapped = self._wrapped.refs()
         return wrapped if self._storage == "blob" else wrapped | self._persistent.refs()
+
+    def home(self) -> str:
+        """Name of the storage root key: clearing the TPM makes another. One ReadPublic a process."""
+
+        def name(esapi: Any) -> str:
+            return bytes(esapi.tr_get_name(self._root.find(esapi).esys)).hex()
+
+        return self._objects.run("name the storage root key", name)
 
     def close(self) -> None:
         self._objects.close()

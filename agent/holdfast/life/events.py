@@ -92,7 +92,35 @@ class RenewalDue:
 
 @dataclass(frozen=True, slots=True)
 class CredentialLapsed:
-    """The credential's life has ended, by a clock that can tell."""
+    """The credential's life has ended, by a clock that can tell. ``renew``: the configuration wants it shown
+    to the server all the same, once."""
+
+    renew: Purpose | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRevived:
+    """The clock that said that the credential's life had ended was wrong: a trusted one says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRevoked:
+    """Its issuer said, signed and fresh, that the certificate is revoked."""
+
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class StandingDue:
+    """It is time to ask whether the certificate is revoked."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandingKnown:
+    """The certificate is good, or (with ``trouble``) nobody could say. It is asked again at ``due``."""
+
+    due: datetime
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +155,11 @@ class OfferTaken:
 
 @dataclass(frozen=True, slots=True)
 class CsrMade:
-    """The planned key exists and has signed this CSR. Nothing was sent yet."""
+    """The planned key exists and has signed this CSR. Nothing was sent yet. ``home`` names the key's
+    hardware."""
 
     csr: bytes = field(repr=False)
+    home: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +187,15 @@ class CertificateIssued:
 
     chain: tuple[bytes, ...] = field(repr=False)
     seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedTooEarly:
+    """The certificate that came (or the server's own) begins later than now: our clock is behind, or the CA's
+    ahead. The same request is sent again at ``due``."""
+
+    trouble: Trouble
+    due: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,12 +317,17 @@ IdentityEvent = (
     StepBegun
     | RenewalDue
     | CredentialLapsed
+    | CredentialRevived
+    | CredentialRevoked
+    | StandingDue
+    | StandingKnown
     | CredentialLost
     | OfferTaken
     | CsrMade
     | AnchorsChanged
     | EnrollmentPending
     | CertificateIssued
+    | IssuedTooEarly
     | CredentialProved
     | ProofRefused
     | DeployDue
@@ -358,10 +402,17 @@ class RunHook:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckStanding:
+    """Ask the issuer whether the certificate is revoked."""
+
+
+@dataclass(frozen=True, slots=True)
 class RetireKeys:
     """Destroy the keys that no part of the record needs any more."""
 
 
 DomainEffect = PrepareAttempt | RequestVoucher
-IdentityEffect = Discover | MakeRequest | Enroll | Resume | ProveCredential | Deploy | RunHook | RetireKeys
+IdentityEffect = (
+    Discover | MakeRequest | Enroll | Resume | ProveCredential | Deploy | RunHook | CheckStanding | RetireKeys
+)
 Effect = DomainEffect | IdentityEffect

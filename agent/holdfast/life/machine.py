@@ -172,6 +172,38 @@ def _lapse_and_drop(identity: Identity, event: object, now: Moment) -> Identity:
     return _drop_transaction(_lapse(identity, event, now))
 
 
+def _revive(identity: Identity, _event: object, _now: Moment) -> Identity:
+    return replace(identity, credential=replace(identity.credential, state=_C.ACTIVE), schedule=Schedule())
+
+
+def _revive_and_drop(identity: Identity, event: object, now: Moment) -> Identity:
+    return _drop_transaction(_revive(identity, event, now))
+
+
+def _revoke(identity: Identity, event: ev.CredentialRevoked, _now: Moment) -> Identity:
+    schedule = Schedule(trouble=event.trouble, since=event.trouble.at)
+    credential = replace(identity.credential, state=_C.REVOKED)
+    return replace(identity, credential=credential, schedule=schedule, standing=Schedule())
+
+
+def _revoke_and_drop(identity: Identity, event: ev.CredentialRevoked, now: Moment) -> Identity:
+    return _drop_transaction(_revoke(identity, event, now))
+
+
+def _standing(identity: Identity, event: ev.StandingKnown, _now: Moment) -> Identity:
+    if event.trouble is None:
+        return replace(identity, standing=Schedule(due=event.due))
+    return replace(identity, standing=_failed(identity.standing, event.trouble, event.due))
+
+
+def _too_early(identity: Identity, event: ev.IssuedTooEarly, _now: Moment) -> Identity:
+    transaction = replace(
+        identity.transaction, state=_T.REQUESTED, resume=b"", refusals=identity.transaction.refusals + 1
+    )
+    schedule = _failed(identity.schedule, event.trouble, event.due)
+    return replace(identity, transaction=transaction, schedule=schedule)
+
+
 def _lose(identity: Identity, event: ev.CredentialLost, _now: Moment) -> Identity:
     changed = replace(
         identity,
@@ -233,7 +265,9 @@ def _pending(identity: Identity, event: ev.EnrollmentPending, now: Moment) -> Id
 
 
 def _staged(identity: Identity, event: ev.CertificateIssued, _now: Moment) -> Identity:
-    transaction = replace(identity.transaction, state=_T.STAGED, chain=event.chain, resume=b"", deadline=None)
+    transaction = replace(
+        identity.transaction, state=_T.STAGED, chain=event.chain, resume=b"", deadline=None, refusals=0
+    )
     return replace(identity, transaction=transaction, schedule=_progress(identity.schedule))
 
 
@@ -248,6 +282,7 @@ def _promoted(identity: Identity, _event: ev.CredentialProved, now: Moment) -> I
         schedule=Schedule(),
         deployment=Deployment(),
         ladder=replace(identity.ladder, barred=()),
+        standing=Schedule(),
     )
     return replace(changed, retiring=_retire(changed, old, new.transport))
 
@@ -345,6 +380,7 @@ def _discover_initial(_event: object) -> Effects:
 _ANY_C = frozenset(_C)
 _WITHOUT = frozenset({_C.NONE, _C.EXPIRED, _C.REVOKED})
 _ACTIVE = frozenset({_C.ACTIVE})
+_EXPIRED = frozenset({_C.EXPIRED})
 _ANY_T = frozenset(_T)
 _IDLE = frozenset({_T.NONE})
 _ASKING = frozenset({_T.REQUESTED, _T.PENDING})
@@ -360,8 +396,12 @@ IDENTITY_TABLE: Final[tuple[IdentityRow, ...]] = (
     IdentityRow(
         _ACTIVE, _IDLE, ev.RenewalDue, None, None, _keep, lambda event: (ev.Discover(event.purpose),)
     ),
-    # A renewal authenticates with the credential that has just lapsed, so it starts again from the IDevID;
-    # a certificate that already came is as good as ever.
+    # Where the server renews after the end, the credential that has ended still names us.
+    IdentityRow(
+        _EXPIRED, _IDLE, ev.RenewalDue, None, None, _keep, lambda event: (ev.Discover(event.purpose),)
+    ),
+    # A renewal authenticates with the credential that has just lapsed, so it starts again, as a rule from the
+    # IDevID; a certificate that already came is as good as ever.
     IdentityRow(
         _ACTIVE,
         frozenset(_T) - _STAGED,
@@ -369,10 +409,37 @@ IDENTITY_TABLE: Final[tuple[IdentityRow, ...]] = (
         _C.EXPIRED,
         _T.NONE,
         _lapse_and_drop,
-        lambda _event: (ev.RetireKeys(), ev.Discover(Purpose.INITIAL)),
+        lambda event: (ev.RetireKeys(), ev.Discover(event.renew or Purpose.INITIAL)),
     ),
     IdentityRow(
         _ACTIVE, _STAGED, ev.CredentialLapsed, _C.EXPIRED, None, _lapse, _always(ev.ProveCredential())
+    ),
+    IdentityRow(
+        _EXPIRED,
+        _ANY_T - _STAGED,
+        ev.CredentialRevived,
+        _C.ACTIVE,
+        _T.NONE,
+        _revive_and_drop,
+        _always(ev.RetireKeys()),
+    ),
+    IdentityRow(
+        _EXPIRED, _STAGED, ev.CredentialRevived, _C.ACTIVE, None, _revive, _always(ev.ProveCredential())
+    ),
+    IdentityRow(_ACTIVE, _ANY_T, ev.StandingDue, None, None, _keep, _always(ev.CheckStanding())),
+    IdentityRow(_ACTIVE, _ANY_T, ev.StandingKnown, None, None, _standing, _nothing),
+    # Whoever has the key of a revoked certificate may be somebody else: it vouches for nothing any more.
+    IdentityRow(
+        _ACTIVE,
+        _ANY_T - _STAGED,
+        ev.CredentialRevoked,
+        _C.REVOKED,
+        _T.NONE,
+        _revoke_and_drop,
+        _always(ev.RetireKeys(), ev.Discover(Purpose.INITIAL)),
+    ),
+    IdentityRow(
+        _ACTIVE, _STAGED, ev.CredentialRevoked, _C.REVOKED, None, _revoke, _always(ev.ProveCredential())
     ),
     IdentityRow(
         _ACTIVE,
@@ -415,6 +482,7 @@ IDENTITY_TABLE: Final[tuple[IdentityRow, ...]] = (
     IdentityRow(
         _ANY_C, _ASKING, ev.CertificateIssued, None, _T.STAGED, _staged, _always(ev.ProveCredential())
     ),
+    IdentityRow(_ANY_C, _ASKING, ev.IssuedTooEarly, None, _T.REQUESTED, _too_early, _nothing),
     IdentityRow(_ANY_C, _STAGED, ev.CredentialProved, _C.ACTIVE, _T.NONE, _promoted, _always(ev.Deploy())),
     IdentityRow(_ANY_C, _STAGED, ev.ProofRefused, None, None, _refused, _nothing),
     # A deployment goes beside whatever is under way.
@@ -478,8 +546,8 @@ def decide(
 ) -> tuple[DeviceRecord, Effects]:
     """What *event* makes of *record*, and what to do next, in order.
 
-    *identity* names the entry that an identity event is about. The time floor of the record rises with a
-    trusted *now* only when the record changes anyway, so that idling writes nothing.
+    *identity* names the entry that an identity event is about. The device's own time floor follows a trusted
+    *now*, but only when the record changes anyway, so that idling writes nothing.
     Raises LocalProtocolError for a pair of state and event that the tables do not name.
     """
     changed, effects = (
@@ -488,7 +556,7 @@ def decide(
         else _decide_domain(record, event, now)
     )
     if changed != record and now.trusted:
-        changed = replace(changed, floor=max(changed.floor, now.now))
+        changed = replace(changed, floor=now.now)
     return changed, effects
 
 
@@ -525,8 +593,8 @@ def _decide_identity(
 
 
 def _with_domain_news(record: DeviceRecord, event: ev.IdentityEvent) -> DeviceRecord:
-    """An offer also brings anchors, an issued certificate also proves that a time has passed, and one that
-    works that this is our domain."""
+    """An offer also brings anchors, an issued certificate also proves that a time has passed, one that works
+    that this is our domain, and a key in which hardware we live."""
     if isinstance(event, ev.OfferTaken | ev.AnchorsChanged):
         before = tuple(r for r in record.domain.retired if r not in event.retired)
         domain = replace(
@@ -541,6 +609,8 @@ def _with_domain_news(record: DeviceRecord, event: ev.IdentityEvent) -> DeviceRe
         return replace(record, domain=replace(record.domain, floor=floor))
     if isinstance(event, ev.CredentialProved):
         return replace(record, schedule=Schedule())
+    if isinstance(event, ev.CsrMade):
+        return replace(record, home=event.home or record.home)
     return record
 
 

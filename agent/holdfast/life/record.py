@@ -6,10 +6,11 @@ Binary values are DER and stand as base64 in the JSON text, times as RFC 3339 UT
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -17,7 +18,11 @@ from holdfast.keys.api import NO_KEY, KeyRef
 from holdfast.wire.errors import SchemaTooNew, StateCorrupt
 from holdfast.wire.model import KeyAlgorithm, Purpose
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+"""2: deployments, ladders and what else came with unattended years. An agent of schema 1 would drop them."""
+
+
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DomainState(Enum):
@@ -124,7 +129,8 @@ class Transaction:
     ``rung`` names the ladder's rung that it runs on. ``wishes`` is the server's answer to what a CSR should
     hold, in the protocol's own encoding, kept so that the CSR can be made again after a power
     cut; ``deadline`` ends the patience with a server that answers "pending"; ``refusals`` counts how often
-    a server did not take the STAGED certificate; ``since`` is when it all began.
+    a server did not take the STAGED certificate, and before that how often one came that is not valid yet;
+    ``since`` is when it all began.
     """
 
     state: TransactionState = TransactionState.NONE
@@ -225,6 +231,7 @@ class Identity:
     programs have the credential, and its place on the ladder of protocols.
 
     ``directory`` is where its files are. ``dropped`` is when the configuration was first seen without it.
+    ``standing`` is when its certificate's status is looked up again.
     """
 
     name: str
@@ -236,20 +243,32 @@ class Identity:
     ladder: Ladder = Ladder()
     directory: str = ""
     dropped: datetime | None = None
+    standing: Schedule = Schedule()
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecord:
-    """Everything that must survive a power cut. ``floor`` is the device's own and never falls."""
+    """Everything that must survive a power cut.
+
+    ``floor`` is the device's own: the build, and the last trusted clock that a commit saw. Only a trusted
+    clock may take it back (ADR 13). ``home`` names the hardware that the keys were made in; "" if it has no
+    name, or no key was made yet.
+    """
 
     floor: datetime
     domain: Domain = Domain()
     identities: tuple[Identity, ...] = ()
     schedule: Schedule = Schedule()
+    home: str = ""
+
+    @property
+    def proven(self) -> datetime:
+        """What others have signed: no clock at all is believed before it while this domain is ours."""
+        return self.domain.floor or LONG_AGO
 
     @property
     def time_floor(self) -> datetime:
-        """No earlier time is believed while this domain is ours."""
+        """No earlier time is believed of a clock that is not trusted."""
         return max(self.floor, self.domain.floor or self.floor)
 
     def identity(self, name: str) -> Identity:
@@ -298,6 +317,27 @@ def decode(data: bytes) -> DeviceRecord:
                 "state.schema-too-new",
                 f"the record has schema {schema}, this agent reads up to {SCHEMA}: install the newer agent",
             )
+        if schema < SCHEMA:
+            data = _migrated(data, schema)
         return msgspec.json.decode(data, type=_Envelope).record
     except msgspec.MsgspecError as error:
         raise StateCorrupt("state.corrupt", f"the record does not parse: {error}") from error
+
+
+def _migrated(data: bytes, schema: int) -> bytes:
+    """*data* of an older *schema* as the present one. Raises StateCorrupt for one that there never was."""
+    raw = msgspec.json.decode(data)
+    for number in range(schema, SCHEMA):
+        if number not in _MIGRATIONS:
+            raise StateCorrupt("state.corrupt", f"no agent ever wrote schema {schema}")
+        raw = _MIGRATIONS[number](raw)
+    return msgspec.json.encode(raw | {"schema": SCHEMA})
+
+
+def _from_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """What is new in 2 has defaults that are true of a record of 1: nothing of it has happened yet."""
+    return raw
+
+
+_MIGRATIONS: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {1: _from_1}
+"""From each schema to the next."""

@@ -63,7 +63,7 @@ def renewal_moment(
     earliest = begin + lifetime * min(EARLIEST, LATEST - fraction, fraction / 4)
     draw = int.from_bytes(hashlib.sha256(b"renewal" + seed).digest()[:8], "big") / 2**64
     since_turn = (earliest - _START - period * draw) % period
-    return earliest + (period - since_turn)
+    return later(earliest, period - since_turn)
 
 
 _START: Final = datetime(2000, 1, 1, tzinfo=UTC)

@@ -53,15 +53,41 @@ def opening(
     """
     if entry.credential.state is not CredentialState.ACTIVE:
         waits = waiting(entry.schedule, now, hasten=hasten) and not wanted
-        return None if waits else ev.StepBegun()
+        return None if waits else _opening_without(entry, settings)
     stage = age(leaf_of(entry).not_valid_after_utc, turn_of(entry, settings, now), now)
     if stage is Age.LAPSED:
-        return ev.CredentialLapsed()
+        return ev.CredentialLapsed(_purpose(settings) if settings.renew.after_expiry else None)
     if waiting(entry.schedule, now, hasten=hasten) and not wanted:
         return None
     if (stage is Age.DUE or wanted) and entry.transaction.state is TransactionState.NONE:
-        return ev.RenewalDue(Purpose.RENEW if settings.renew.same_key else Purpose.REKEY)
+        return ev.RenewalDue(_purpose(settings))
     return ev.StepBegun()
+
+
+def _opening_without(entry: Identity, settings: IdentitySettings) -> ev.IdentityEvent:
+    """For an identity without a usable credential. One that has ended is shown in turn with the IDevID where
+    the configuration hopes that the server renews after the end."""
+    expired = entry.credential.state is CredentialState.EXPIRED
+    if (
+        expired
+        and settings.renew.after_expiry
+        and entry.transaction.state is TransactionState.NONE
+        and entry.schedule.attempts % 2 == 0
+    ):
+        return ev.RenewalDue(_purpose(settings))
+    return ev.StepBegun()
+
+
+def _purpose(settings: IdentitySettings) -> Purpose:
+    return Purpose.RENEW if settings.renew.same_key else Purpose.REKEY
+
+
+def lives_again(entry: Identity, now: Moment) -> bool:
+    """Whether a clock that was wrong had ended the credential: a trusted one is inside its life."""
+    if entry.credential.state is not CredentialState.EXPIRED or not entry.credential.chain or not now.trusted:
+        return False
+    leaf = leaf_of(entry)
+    return leaf.not_valid_before_utc <= now.now <= leaf.not_valid_after_utc
 
 
 def server_wait(
@@ -87,11 +113,10 @@ def next_due(record: DeviceRecord, identities: tuple[IdentitySettings, ...], now
 
 def _identity_due(entry: Identity, settings: IdentitySettings, now: Moment) -> datetime:
     due = _credential_due(entry, settings, now)
-    deployment = entry.deployment
-    retry = deployment.schedule.due
-    if retry is None or deployment.complete or entry.credential.state is not CredentialState.ACTIVE:
+    if entry.credential.state is not CredentialState.ACTIVE:
         return due
-    return min(due, retry)
+    others = (None if entry.deployment.complete else entry.deployment.schedule.due, entry.standing.due)
+    return min((due, *(d for d in others if d is not None)))
 
 
 def _credential_due(entry: Identity, settings: IdentitySettings, now: Moment) -> datetime:

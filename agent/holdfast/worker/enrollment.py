@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from holdfast.host.config import IdentitySettings
 from holdfast.host.drive import drive
 from holdfast.host.transport import Link, secured
-from holdfast.keys.api import NO_KEY, Key, KeyRef, KeySpec
+from holdfast.keys.api import NO_KEY, Homed, Key, KeyRef, KeySpec
 from holdfast.life import events as ev
 from holdfast.life.anchors import Trust, adopt
 from holdfast.life.record import (
@@ -148,7 +148,8 @@ class Enrollment:
         else:
             spec = KeySpec(transaction.algorithm, decrypt=demand.decrypt)
             key = self._env.keys.generate(transaction.key, spec)
-        return ev.CsrMade(self._csr(record, key, now))
+        home = self._env.keys.home() if isinstance(self._env.keys, Homed) else ""
+        return ev.CsrMade(self._csr(record, key, now), home)
 
     def enroll(self, record: DeviceRecord, now: Moment, *, refreshed: bool = False) -> ev.IdentityEvent:
         """Send the CSR, or ask again for the answer to it.

@@ -6,6 +6,7 @@ Pure: no network, no disk, no TPM. What only the world can tell (a certificate, 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -98,18 +99,21 @@ def _supposed(
             return ev.VoucherAccepted(b"", Anchor(_STAND_IN, Provenance.VOUCHER, now.now))
         case ev.Discover(purpose):
             return _offer(record, identity, purpose)
-        case ev.MakeRequest():
-            return ev.CsrMade(_STAND_IN)
         case ev.Enroll() | ev.Resume():
             return ev.CertificateIssued((_STAND_IN,), now.now)
-        case ev.ProveCredential():
-            return ev.CredentialProved()
-        case ev.Deploy():
-            return ev.FilesPlaced("", anew=True)
-        case ev.RunHook():
-            return ev.HooksEnded(complete=True)
-        case ev.RetireKeys():
-            return ev.KeysRetired()
+        case ev.CheckStanding():
+            return ev.StandingKnown(now.now)
+        case _:
+            return _WELL[type(effect)]
+
+
+_WELL: Final[Mapping[type[ev.Effect], ev.IdentityEvent]] = {
+    ev.MakeRequest: ev.CsrMade(_STAND_IN),
+    ev.ProveCredential: ev.CredentialProved(),
+    ev.Deploy: ev.FilesPlaced("", anew=True),
+    ev.RunHook: ev.HooksEnded(complete=True),
+    ev.RetireKeys: ev.KeysRetired(),
+}
 
 
 def _offer(record: DeviceRecord, identity: str, purpose: Purpose) -> ev.OfferTaken:

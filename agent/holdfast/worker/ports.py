@@ -28,6 +28,10 @@ class Store(Protocol):
 
     def commit(self, record: DeviceRecord) -> None: ...
 
+    def set_aside(self) -> str:
+        """Keep the committed record under another name too; returns that name."""
+        ...
+
 
 class Transport(Protocol):
     """Opens exactly one connection a call. Raises TransportError, TrustError or a KeyStoreError."""

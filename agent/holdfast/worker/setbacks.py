@@ -7,7 +7,7 @@ from typing import Final
 
 from holdfast.life.record import Schedule, Trouble
 from holdfast.life.renewal import BACKOFF_LONGEST, backoff, later
-from holdfast.wire.errors import HoldfastError, KeyNotFound, RemoteProtocolError, Retry
+from holdfast.wire.errors import HoldfastError, KeyNotFound, RemoteProtocolError, Retry, TrustError
 from holdfast.wire.model import Moment, RandomBytes, Rejected
 
 
@@ -24,6 +24,23 @@ def key_is_gone(error: HoldfastError) -> bool:
 
 
 _GONE: Final = frozenset({"key.parent-changed", "key.corrupt"})
+
+
+def is_of_time(error: HoldfastError) -> bool:
+    """Whether *error* may be nothing but a wrong clock, ours or theirs."""
+    return isinstance(error, TrustError) and error.code in _OF_TIME
+
+
+_OF_TIME: Final = frozenset({"chain.expired", "chain.not-yet-valid"})
+
+PATIENCE_WITH_TIME: Final = 12
+"""So many failures in a row that may come of a wrong clock cost nothing; with the waits between them that is
+about half a day. After that the domain may really have moved on: a spare part that lay in a store for years
+holds anchors that have ended (ADR 13)."""
+
+EARLY_ATTEMPTS: Final = 8
+"""How often a certificate may come that is not valid yet before its request and key are given up: about half
+an hour, in which the network brings the time."""
 
 
 def next_attempt(

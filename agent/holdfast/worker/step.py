@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from holdfast.host.clock import BUILD_TIME
+from holdfast.host.clock import BUILD_TIME, believed
 from holdfast.host.config import IdentitySettings
+from holdfast.keys.api import Homed
 from holdfast.life import events as ev
 from holdfast.life.machine import decide
 from holdfast.life.record import (
@@ -21,8 +22,10 @@ from holdfast.life.record import (
     DeviceRecord,
     DomainState,
     Identity,
+    Schedule,
     TransactionState,
 )
+from holdfast.wire.chain import Rule, validate
 from holdfast.wire.errors import (
     HoldfastError,
     KeyLocked,
@@ -33,10 +36,11 @@ from holdfast.wire.errors import (
     TrustError,
 )
 from holdfast.wire.model import Chain, Moment, Purpose, SigningKey
-from holdfast.worker.agenda import next_due, opening, remaining_life, server_wait, waiting
+from holdfast.worker.agenda import lives_again, next_due, opening, remaining_life, server_wait, waiting
 from holdfast.worker.allowance import allowance, allowed
 from holdfast.worker.ascent import Ascent
 from holdfast.worker.bootstrap import Bootstrap
+from holdfast.worker.certificates import certificates_of, load_chain
 from holdfast.worker.deployment import Deployer
 from holdfast.worker.dropped import dropped_due, settle
 from holdfast.worker.enrollment import Enrollment, RefusedError
@@ -44,7 +48,15 @@ from holdfast.worker.links import Connection, Endpoint
 from holdfast.worker.ports import Doing, Environment, Trace
 from holdfast.worker.proof import PROOF_ATTEMPTS, proof_refused, tell_of_failure
 from holdfast.worker.rungs import Rung, rung_of
-from holdfast.worker.setbacks import key_is_gone, next_attempt, trouble
+from holdfast.worker.setbacks import (
+    EARLY_ATTEMPTS,
+    PATIENCE_WITH_TIME,
+    is_of_time,
+    key_is_gone,
+    next_attempt,
+    trouble,
+)
+from holdfast.worker.standing import Inquiry
 
 MOST_EFFECTS: Final = 200
 """A step that does more than this goes in circles."""
@@ -88,6 +100,7 @@ class Step:
         loaded = self._env.store.load()
         if loaded.record is not None:
             self._record = loaded.record
+        self._check_hardware()
         settle(self._record, self._env.settings, self._now(), self._env.random, self._note)
         self._collect_orphans()
         patience = timedelta(seconds=self._env.settings.limits.inline_wait_seconds)
@@ -117,12 +130,16 @@ class Step:
         for settings in self._in_turn():
             if self._record.domain.state is not DomainState.VOUCHED:
                 return
+            if lives_again(self._record.identity(settings.name), self._now()):
+                self._revive(connection, settings)
             entry = self._record.identity(settings.name)
             wanted = settings.name in self._renew
             self._renew.discard(settings.name)
             event = self._loss(entry) or opening(entry, settings, self._now(), wanted=wanted, hasten=hasten)
             if event is not None:
                 self._play_alone(connection, event, settings)
+            if Inquiry(self._env, connection, settings).due(self._record, self._now()):
+                self._play_alone(connection, ev.StandingDue(), settings)
             if Deployer(self._env, settings).due(self._record, self._now()):
                 self._play_alone(connection, ev.DeployDue(), settings)
 
@@ -155,6 +172,16 @@ class Step:
                 if key_is_gone(error):
                     return ev.CredentialLost(trouble(error, self._now()))
         return None
+
+    def _revive(self, connection: Connection, settings: IdentitySettings) -> None:
+        """Take a credential back whose life a wrong clock had ended, if it is of this domain."""
+        domain, entry = self._record.domain, self._record.identity(settings.name)
+        presented = (*load_chain(entry.credential.chain), *load_chain(domain.intermediates))
+        try:
+            validate(presented, certificates_of(domain.anchors), self._now(), Rule.issued())
+        except TrustError:
+            return
+        self._play(connection, ev.CredentialRevived(), settings)
 
     def _play(
         self,
@@ -256,6 +283,8 @@ class Step:
         match effect:
             case ev.Deploy():
                 return Deployer(self._env, settings).place(record)
+            case ev.CheckStanding():
+                return Inquiry(self._env, connection, settings).ask(record, now)
             case ev.RunHook(number):
                 return Deployer(self._env, settings).run_hook(record, number, now)
         enrollment = self._enrollment(connection, settings, ascent.rung_in_use)
@@ -287,6 +316,8 @@ class Step:
             yield ev.CredentialLost(what)
         elif isinstance(effect, ev.Deploy):
             yield self._not_deployed(entry, settings, error, now)
+        elif _too_early(effect, entry, error):
+            yield ev.IssuedTooEarly(what, due)
         elif (forsaken := ascent.forsaken(error)) is not None:
             yield forsaken
         elif _hopeless(effect, entry, error):
@@ -300,7 +331,10 @@ class Step:
             yield ev.AttemptFailed(what, due)
         elsewhere = isinstance(effect, ev.ProveCredential) and settings.verify_url is not None
         elsewhere = elsewhere or ascent.lower
-        if _estranged(error) and not elsewhere and not self._anyone_active():
+        patient = _shows_ended(entry) or (
+            is_of_time(error) and entry.schedule.attempts + 1 < PATIENCE_WITH_TIME
+        )
+        if _estranged(error) and not (elsewhere or patient) and not self._anyone_active():
             yield ev.DomainLost(what, due)
 
     def _not_deployed(
@@ -313,11 +347,35 @@ class Step:
     # --- facts -------------------------------------------------------------------------------------
 
     def _now(self) -> Moment:
-        return self._env.clock.moment(self._record.time_floor)
+        return believed(self._env.clock, self._record.proven, self._record.time_floor)
 
     def _anyone_active(self) -> bool:
         entries = (self._record.identity(s.name) for s in self._env.settings.identities)
         return any(e.credential.state is CredentialState.ACTIVE for e in entries)
+
+    def _check_hardware(self) -> None:
+        """Begin anew if the keys that the record names were made in other hardware (FIELD-LESSONS 12).
+
+        The record stands aside first. What is out of reach now says nothing.
+        """
+        keys = self._env.keys
+        if not self._record.home or not isinstance(keys, Homed):
+            return
+        try:
+            home = keys.home()
+        except KeyStoreError:
+            return
+        if home == self._record.home:
+            return
+        place = self._env.store.set_aside()
+        now = self._now()
+        lost = KeyStoreError(
+            "key.hardware-changed",
+            f"the TPM was cleared or replaced, and its keys are lost; the record is kept as {place}",
+        )
+        schedule = Schedule(trouble=trouble(lost, now), since=now.now)
+        self._record = DeviceRecord(floor=self._record.floor, schedule=schedule)
+        self._env.store.commit(self._record)
 
     def _collect_orphans(self) -> None:
         """Destroy keys that no record names: an interrupted step or a lost record left them."""
@@ -356,11 +414,22 @@ def _lost(effect: ev.IdentityEffect, entry: Identity, error: HoldfastError) -> b
     return active and idle and isinstance(effect, ev.Discover | ev.Deploy) and key_is_gone(error)
 
 
+def _too_early(effect: ev.IdentityEffect, entry: Identity, error: HoldfastError) -> bool:
+    """Whether a certificate, the new one or the server's, only begins too late, and patience is left."""
+    asked = isinstance(effect, ev.Enroll | ev.Resume) and isinstance(error, TrustError)
+    patience = entry.transaction.refusals + 1 < EARLY_ATTEMPTS
+    return asked and error.code == "chain.not-yet-valid" and patience
+
+
 def _hopeless(effect: ev.IdentityEffect, entry: Identity, error: HoldfastError) -> bool:
     """Whether this transaction cannot succeed any more, however often it is tried."""
     if entry.transaction.state is TransactionState.NONE:
         return False
-    if key_is_gone(error) or isinstance(error, RefusedError):
+    if (
+        key_is_gone(error)
+        or isinstance(error, RefusedError)
+        or (_shows_ended(entry) and error.code == "transport.tls-alert")
+    ):
         return True
     if isinstance(effect, ev.ProveCredential):
         return proof_refused(error) and entry.transaction.refusals + 1 >= PROOF_ATTEMPTS
@@ -370,6 +439,14 @@ def _hopeless(effect: ev.IdentityEffect, entry: Identity, error: HoldfastError) 
     if isinstance(error, RemoteProtocolError) and error.busy:
         return False  # a server that is busy may have issued already: the same request, later
     return isinstance(error, RemoteProtocolError | TrustError | LocalProtocolError)
+
+
+def _shows_ended(entry: Identity) -> bool:
+    """Whether the transaction shows the server a certificate that has ended. If it is refused, that says
+    nothing of what the server thinks of the IDevID."""
+    expired = entry.credential.state is CredentialState.EXPIRED
+    under_way = entry.transaction.state is not TransactionState.NONE
+    return expired and under_way and entry.transaction.purpose is not Purpose.INITIAL
 
 
 def _estranged(error: HoldfastError) -> bool:
