@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the independent EST peers that judge us (docs/interop.md) and prints where they are.
+# Installs the independent peers that judge us (docs/interop.md) and prints where they are.
 #
 #   scripts/peers.sh           install what is missing, then print the versions
 #   scripts/peers.sh --where   print the cache directory and stop
@@ -7,6 +7,8 @@
 # Everything lands outside the repository, in ${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-~/.cache}/holdfast}/peers:
 #   trixie/              a throw-away Debian 13 root: libest's estserver and estclient, strongSwan's pki
 #   bin/estserver, bin/estclient   GlobalSign's, built from the Go module proxy
+#   bin/scepserver, bin/scepclient, bin/scepserver-des   micromdm's SCEP, and one that answers with single DES
+#   bin/step-ca   Smallstep's CA, for SCEP
 # Running it again costs next to nothing. Each part is built beside its place and renamed into it,
 # so an interrupted run leaves no half of a peer behind.
 set -euo pipefail
@@ -15,6 +17,11 @@ suite=trixie
 packages=libest-utils,strongswan-pki,openssl
 globalsign=github.com/globalsign/est
 globalsign_version=v1.0.6
+micromdm=github.com/micromdm/scep/v2
+micromdm_version=v2.3.0
+micromdm_des_version=v2.1.0 # as it comes: like every version of it, it answers with single DES
+smallstep=github.com/smallstep/certificates
+smallstep_version=v0.30.2
 
 cache="${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}/peers"
 missing=()
@@ -59,22 +66,57 @@ debian_root() {
     mv -T "$building" "$root"
 }
 
-# A module of our own pins the version: `go install PACKAGE@VERSION` would ask the proxy for the list of
-# all versions, which some proxies refuse.
-globalsign_tools() {
-    local building="$cache/bin.building.$$"
-    [ -x "$cache/bin/estserver" ] && [ -x "$cache/bin/estclient" ] && return
-    need go golang-go || return 0
-    say "building GlobalSign's estserver and estclient $globalsign_version"
+# go_build MODULE VERSION PACKAGE...: builds into $built. A module of our own pins the version:
+# `go install PACKAGE@VERSION` would ask the proxy for the list of all versions, which some proxies refuse.
+go_build() {
+    local module=$1 version=$2
+    shift 2
+    building="$cache/bin.building.$$"
+    built="$building/out"
+    need go golang-go || return 1
+    say "building $* $version"
     rm -rf "$building"
-    mkdir -p "$building/out" "$cache/bin"
+    mkdir -p "$built" "$cache/bin"
     (
         cd "$building"
         go mod init holdfast.invalid/peers
-        go mod edit "-require=$globalsign@$globalsign_version"
-        go build -mod=mod -o out/ "$globalsign/cmd/estserver" "$globalsign/cmd/estclient"
+        go mod edit "-require=$module@$version"
+        CGO_ENABLED=0 go build -mod=mod -ldflags '-s -w' -o out/ "${@/#/$module/cmd/}"
     ) >&2
-    mv "$building"/out/* "$cache/bin/"
+}
+
+globalsign_tools() {
+    [ -x "$cache/bin/estserver" ] && [ -x "$cache/bin/estclient" ] && return
+    go_build "$globalsign" "$globalsign_version" estserver estclient || return 0
+    mv "$built"/* "$cache/bin/"
+    rm -rf "$building"
+}
+
+# The program has no option for its cipher; its library has a variable, which one more source file sets.
+micromdm_tools() {
+    if [ ! -x "$cache/bin/scepserver" ] || [ ! -x "$cache/bin/scepclient" ]; then
+        go_build "$micromdm" "$micromdm_version" scepserver scepclient || return 0
+        (
+            cd "$building"
+            cp -r "$(go list -mod=mod -m -f '{{.Dir}}' "$micromdm")/cmd/scepserver" scepserver
+            chmod -R u+w scepserver
+            printf '%s\n' 'package main' 'import "github.com/smallstep/pkcs7"' \
+                'func init() { pkcs7.ContentEncryptionAlgorithm = pkcs7.EncryptionAlgorithmAES128CBC }' >scepserver/aes.go
+            CGO_ENABLED=0 go build -mod=mod -ldflags '-s -w' -o out/ ./scepserver
+        ) >&2
+        mv "$built"/* "$cache/bin/"
+    fi
+    if [ ! -x "$cache/bin/scepserver-des" ]; then
+        go_build "$micromdm" "$micromdm_des_version" scepserver || return 0
+        mv "$built/scepserver" "$cache/bin/scepserver-des"
+    fi
+    rm -rf "$cache/bin.building.$$"
+}
+
+step_ca() {
+    [ -x "$cache/bin/step-ca" ] && return
+    go_build "$smallstep" "$smallstep_version" step-ca || return 0
+    mv "$built"/* "$cache/bin/"
     rm -rf "$building"
 }
 
@@ -88,6 +130,15 @@ versions() {
     if [ -x "$cache/bin/estserver" ]; then
         printf 'globalsign\t%s\n' "$globalsign_version"
     fi
+    if [ -x "$cache/bin/scepserver" ]; then
+        printf 'micromdm-scep\t%s\n' "$micromdm_version"
+    fi
+    if [ -x "$cache/bin/scepserver-des" ]; then
+        printf 'micromdm-scep-des\t%s\n' "$micromdm_des_version"
+    fi
+    if [ -x "$cache/bin/step-ca" ]; then
+        printf 'step-ca\t%s\n' "$smallstep_version"
+    fi
 }
 
 if [ "${1:-}" = --where ]; then
@@ -100,6 +151,8 @@ flock 9 # a second run waits for the first and then finds its work done
 trap 'rm -rf "$cache"/*.building.*' EXIT
 debian_root
 globalsign_tools
+micromdm_tools
+step_ca
 versions | tee "$cache/versions"
 if [ "${#missing[@]}" -gt 0 ]; then
     printf 'peers: missing: %s\n' "${missing[@]}" >&2

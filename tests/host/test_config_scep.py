@@ -60,6 +60,7 @@ decryption: transport-key
 cipher: aes256
 legacy: [3des, sha1, get]
 poll-seconds: 60
+challenge-at-renewal: true
 """
     assert scep(home, text) == ScepSettings(
         origin="https://ca.example:8443",
@@ -72,6 +73,7 @@ poll-seconds: 60
         decryption=Decryption.TRANSPORT_KEY,
         cipher="aes256",
         poll_seconds=60,
+        challenge_at_renewal=True,
     )
 
 

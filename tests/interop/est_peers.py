@@ -211,7 +211,7 @@ def serving(command: list[str], port: int, log: Path) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
-            _await_listener(process, port)
+            await_listener(process, port)
             yield
         finally:
             process.terminate()
@@ -223,7 +223,7 @@ def serving(command: list[str], port: int, log: Path) -> Iterator[None]:
             print(log.read_text(errors="replace"))  # noqa: T201
 
 
-def _await_listener(process: subprocess.Popen[bytes], port: int) -> None:
+def await_listener(process: subprocess.Popen[bytes], port: int) -> None:
     """The peers announce nothing that could be waited for, so this knocks until they open."""
     pause = threading.Event()
     deadline = time.monotonic() + START_SECONDS

@@ -94,7 +94,7 @@ def test_single_des_says_what_to_do() -> None:
         "single DES",
         "no switch allows it",
         "scepserver",
-        "2.3",
+        "scepserver",
         "encryptionAlgorithmIdentifier: 2",
     ):
         assert part in caught.value.detail

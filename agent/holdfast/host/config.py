@@ -258,6 +258,7 @@ class _Reader:
             key=KeyAlgorithm(data["key"]["algorithm"]) if "key" in data else None,
             cipher=data["cipher"],
             poll_seconds=data["poll-seconds"],
+            challenge_at_renewal=data["challenge-at-renewal"],
         )
 
     def _challenge(self, data: Any) -> ChallengeSettings | None:

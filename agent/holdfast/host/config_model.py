@@ -178,6 +178,7 @@ class ScepSettings:
     key: KeyAlgorithm | None = None
     cipher: Literal["aes128", "aes256"] = "aes128"
     poll_seconds: float = 300
+    challenge_at_renewal: bool = False
 
 
 ProtocolSettings = EstSettings | CmpSettings | ScepSettings

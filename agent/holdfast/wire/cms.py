@@ -41,7 +41,7 @@ class SignedContent:
 
     ``content_type`` is a dotted OID. ``certificates`` are all that came along, as sent. ``attributes`` are
     the signed ones beside those of CMS itself: dotted type and encoded values. ``absent``: there was no
-    content, which then is empty.
+    content, which then is empty. ``digest`` is the name of the one that was signed.
     """
 
     content: bytes = field(repr=False)
@@ -51,6 +51,7 @@ class SignedContent:
     signing_time: datetime | None
     attributes: tuple[tuple[str, tuple[bytes, ...]], ...] = ()
     absent: bool = False
+    digest: str = "sha256"
 
 
 def sign(
@@ -152,6 +153,7 @@ def open_signed(
         info.signing_time,
         info.values,
         absent=fields.content is None,
+        digest=digest.name,
     )
 
 

@@ -151,6 +151,7 @@ def _scep(name: str, settings: ScepSettings, record: DeviceRecord) -> Rung:
         decryption=settings.decryption,
         key=settings.key,
         challenged=settings.challenge is not None,
+        always_challenged=settings.challenge_at_renewal,
         cipher=ContentCipher(f"{settings.cipher}_cbc"),
         limits=ScepLimits(wait=timedelta(seconds=settings.poll_seconds)),
     )

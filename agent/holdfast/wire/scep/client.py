@@ -60,8 +60,8 @@ class ScepProtocol:
     """SCEP at one server. ``trust`` is what vouches for it (its ``tls`` is seen from the connection).
 
     ``key`` is the kind of key to make on this rung, None for the identity's. ``challenged`` says that the
-    CSR will hold a challengePassword. ``initial_names`` and ``renewal_names`` say whether the CA may choose
-    other names than the CSR asked for.
+    CSR will hold a challengePassword, ``always_challenged`` that a renewal needs one, too. ``initial_names``
+    and ``renewal_names`` say whether the CA may choose other names than the CSR asked for.
     """
 
     name: ClassVar[str] = "scep"
@@ -72,6 +72,7 @@ class ScepProtocol:
     decryption: Decryption = Decryption.OWN_KEY
     key: KeyAlgorithm | None = None
     challenged: bool = False
+    always_challenged: bool = False
     cipher: ContentCipher = ContentCipher.AES128
     limits: ScepLimits = _LIMITS
     initial_names: NamePolicy = NamePolicy.SERVER_DECIDES
@@ -99,7 +100,8 @@ class ScepProtocol:
     def needs_challenge(self, current: SigningKey | None) -> bool:
         """Whether a CSR needs a challengePassword: to be authorised, or for the answer to be read with.
         *current* is the key of the certificate to be renewed, None at first."""
-        return self.decryption is Decryption.PASSWORD or not isinstance(current, rsa.RSAPrivateKey)
+        always = self.always_challenged or self.decryption is Decryption.PASSWORD
+        return always or not isinstance(current, rsa.RSAPrivateKey)
 
     def read_wishes(self, wishes: bytes) -> CsrTemplate:  # noqa: ARG002 - one shape for all
         """SCEP servers have no wishes; the rung may have one about the key."""

@@ -20,7 +20,7 @@ from holdfast.wire.cms_enveloped import (
     envelope,
     open_enveloped,
 )
-from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError
+from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError, TrustError
 from holdfast.wire.model import Exchange, Moment, RandomBytes
 from holdfast.wire.scep import http, messages
 from holdfast.wire.scep.authority import Authority, Trust, authenticate, read_certificates
@@ -31,8 +31,12 @@ from holdfast.wire.scep.signer import Signer
 from holdfast.wire.scep.vocabulary import NONCE_SIZE, MessageType, PkiStatus
 
 _DES_HINT: Final = (
-    "RFC 8894 forbids single DES and no switch allows it. Micromdm's scepserver needs version 2.3 or later, "
-    "step-ca the option encryptionAlgorithmIdentifier: 2"
+    "RFC 8894 forbids single DES and no switch allows it. For step-ca the option is "
+    "encryptionAlgorithmIdentifier: 2; micromdm's scepserver has none and must be built with AES, or replaced"
+)
+_SHA1_HINT: Final = (
+    f"the reply is signed with SHA-1; `legacy: [{Legacy.SHA1.value}]` in the configuration allows it. "
+    "Micromdm's scepserver and step-ca sign so, whatever they announce"
 )
 
 
@@ -116,11 +120,18 @@ class Server:
         resp = yield site.post(der) if self.capabilities.post else site.get(der)
         limit = self.manner.limits.body
         body = http.checked(resp, "PKIOperation", frozenset({http.MESSAGE_TYPE}), self.manner.now, limit)
-        received = messages.read(body, known=self.authority.signers, sha1=self.manner.sha1, limit=limit)
+        received = self._read(body)
         reply = messages.check_reply(received, self.authority.signers, asker.transaction, nonce)
         if reply.status is not PkiStatus.SUCCESS:
             return Reply(reply)
         return Reply(reply, self._opened(reply.envelope, asker))
+
+    def _read(self, body: bytes) -> messages.Received:
+        known, limit = self.authority.signers, self.manner.limits.body
+        received = messages.read(body, known=known, sha1=True, limit=limit)
+        if received.digest == "sha1" and not self.manner.sha1:
+            raise TrustError("scep.digest", _SHA1_HINT, clause="RFC 8894 §2.9")
+        return received
 
     def _cipher(self) -> ContentCipher:
         if self.capabilities.aes:

@@ -43,11 +43,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message whose signature held for ``signer``, whom nobody has trusted yet."""
+    """A message whose signature over ``digest`` held for ``signer``, whom nobody has trusted yet."""
 
     message: Message
     signer: x509.Certificate
     certificates: Chain
+    digest: str
 
 
 def encode(message: Message, key: SigningKey, signer: x509.Certificate, chain: Chain = ()) -> bytes:
@@ -96,7 +97,7 @@ def read(der: bytes, *, known: Chain = (), sha1: bool = False, limit: int = MESS
         )
     except ValueError as error:
         raise _unreadable(str(error)) from error
-    return Received(message, opened.signer, opened.certificates)
+    return Received(message, opened.signer, opened.certificates, opened.digest)
 
 
 def issuer_and_subject(issuer: x509.Name, subject: x509.Name) -> bytes:
