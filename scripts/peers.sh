@@ -14,7 +14,7 @@
 set -euo pipefail
 
 suite=trixie
-packages=libest-utils,strongswan-pki,openssl
+packages=libest-utils,strongswan-pki,libstrongswan-extra-plugins,openssl
 globalsign=github.com/globalsign/est
 globalsign_version=v1.0.6
 micromdm=github.com/micromdm/scep/v2
@@ -49,7 +49,8 @@ debian_mirror() {
 debian_root() {
     local root="$cache/$suite" building="$cache/$suite.building.$$" mirror keyring
     local -a options=(--variant=minbase "--include=$packages" --aptopt='APT::Install-Recommends "false"')
-    [ -x "$root/usr/bin/estserver" ] && [ -x "$root/usr/bin/pki" ] && [ -s "$root/etc/hosts" ] && return
+    [ -x "$root/usr/bin/estserver" ] && [ -x "$root/usr/bin/pki" ] && [ -s "$root/etc/hosts" ] &&
+        [ -f "$root/usr/lib/ipsec/plugins/libstrongswan-curl.so" ] && return
     if [ "$(id -u)" -ne 0 ]; then
         missing+=("root: the Debian 13 root of libest and strongSwan is entered with chroot; run this script as root")
         return
@@ -92,17 +93,21 @@ globalsign_tools() {
     rm -rf "$building"
 }
 
-# The program has no option for its cipher; its library has a variable, which one more source file sets.
+# The programs have no option for their cipher; their library has a variable, which one more source file sets.
 micromdm_tools() {
     if [ ! -x "$cache/bin/scepserver" ] || [ ! -x "$cache/bin/scepclient" ]; then
         go_build "$micromdm" "$micromdm_version" scepserver scepclient || return 0
         (
             cd "$building"
-            cp -r "$(go list -mod=mod -m -f '{{.Dir}}' "$micromdm")/cmd/scepserver" scepserver
-            chmod -R u+w scepserver
-            printf '%s\n' 'package main' 'import "github.com/smallstep/pkcs7"' \
-                'func init() { pkcs7.ContentEncryptionAlgorithm = pkcs7.EncryptionAlgorithmAES128CBC }' >scepserver/aes.go
-            CGO_ENABLED=0 go build -mod=mod -ldflags '-s -w' -o out/ ./scepserver
+            commands="$(go list -mod=mod -m -f '{{.Dir}}' "$micromdm")/cmd"
+            for program in scepserver scepclient; do
+                cp -r "$commands/$program" .
+                chmod -R u+w "$program"
+                printf '%s\n' 'package main' 'import "github.com/smallstep/pkcs7"' \
+                    'func init() { pkcs7.ContentEncryptionAlgorithm = pkcs7.EncryptionAlgorithmAES128CBC }' \
+                    >"$program/aes.go"
+                CGO_ENABLED=0 go build -mod=mod -ldflags '-s -w' -o out/ "./$program"
+            done
         ) >&2
         mv "$built"/* "$cache/bin/"
     fi

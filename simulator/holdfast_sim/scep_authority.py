@@ -29,6 +29,7 @@ class ScepPolicy:
     except by password. ``capabilities``: the lines of GetCACaps; None: it does not know that operation.
     ``challenges``: one-time passwords and for whom they are (None: anyone); empty: none is asked for.
     ``polls``: how often a request is answered with PENDING. ``path``: of the URL. ``des3``: it knows no AES.
+    ``sha1``: requests may be signed with it.
     """
 
     mode: Mode = "ra"
@@ -38,6 +39,7 @@ class ScepPolicy:
     challenges: Mapping[str, str | None] = field(default_factory=dict, repr=False)
     polls: int = 0
     des3: bool = False
+    sha1: bool = False
     life: timedelta = timedelta(days=90)
 
 
@@ -76,7 +78,7 @@ class ScepAuthority:
             )
             for number, parts_of in enumerate(parts, 1)
         ]
-        chain = (*(each.certificate for each in made), domain.issuing.certificate)
+        chain = (*(each.certificate for each in made), *domain.issuing.chain)
         return cls(domain, domain.issuing, made[-1], made[0], chain)
 
 

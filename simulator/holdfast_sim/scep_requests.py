@@ -69,7 +69,7 @@ def answer(world: World, plan: FaultPlan, der: bytes) -> bytes:
     desk = world.scep_desk
     authority = desk.at_work(world.domain, world.scep.mode, world.now(), world.random)
     try:
-        received = messages.read(der)
+        received = messages.read(der, sha1=world.scep.sha1)
     except HoldfastError as error:
         raise Refused(400, f"no pkiMessage: {error}") from error
     request = received.message
@@ -204,7 +204,8 @@ def _poll(
         raise Failed(FailInfo.BAD_REQUEST, str(error)) from error
     number = asked.received.message.transaction
     known = world.scep_desk.transactions.get(number)
-    if known is None or issuer != authority.issuing.certificate.subject.public_bytes():
+    ours = {each.subject.public_bytes() for each in authority.chain}  # strongSwan names the RA
+    if known is None or issuer not in ours:
         raise Failed(FailInfo.BAD_CERT_ID, "no such request waits here")
     csr = parse(known.csr)
     if subject != csr.subject.public_bytes():

@@ -26,6 +26,7 @@ from .world import World
 LOOPBACK: Final = "127.0.0.1"
 SERVERS: Final[tuple[Server, ...]] = get_args(Server)
 CHUNK: Final = 64 * 1024
+LONGEST_LINE: Final = 32 * 1024  # a SCEP message may stand in the request line
 UNTYPED: Final = "x-holdfast-sim/none"
 LISTENER: Final[web.AppKey[Listener | None]] = web.AppKey("listener")
 TRANSPORTS: Final[web.AppKey[WeakSet[asyncio.Transport]]] = web.AppKey("transports")
@@ -158,7 +159,9 @@ def _runner(site: Site, server: Server) -> web.AppRunner:
     app[TRANSPORTS] = WeakSet()
     app.router.add_route("*", "/{path:.*}", handle)
     app.on_response_prepare.append(_say_no_more)
-    return web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+    return web.AppRunner(
+        app, access_log=None, handle_signals=False, shutdown_timeout=0.5, max_line_size=LONGEST_LINE
+    )
 
 
 def _context(runner: web.AppRunner) -> ssl.SSLContext | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from datetime import timedelta
+from urllib.parse import unquote
 
 import pytest
 from cryptography import x509
@@ -14,6 +16,8 @@ from holdfast.wire.algorithms import spki
 from holdfast.wire.errors import KeyUnsuitable, LocalProtocolError, RemoteProtocolError, TrustError
 from holdfast.wire.model import Issued, KeyAlgorithm, KeyDemand, Offer, Pending, Purpose, Rejected
 from holdfast.wire.scep.authority import Trust, fingerprint
+from holdfast.wire.scep.http import Site as ScepSite
+from holdfast.wire.scep.http import message_of_query
 from holdfast.wire.scep.settings import Decryption, Legacy
 from holdfast.wire.scep.signer import Signer, self_signed
 from holdfast_sim import scep
@@ -298,7 +302,7 @@ def test_no_next_ca_is_no_error() -> None:
     offer = bench.run(bench.protocol(key=KeyAlgorithm.RSA2048).discover(None, bench.now))
     assert offer.template.key is KeyAlgorithm.RSA2048
     assert bench.operations[-1] == "GET GetNextCACert"
-    assert set(offer.ca_certificates) == {bench.world.domain.issuing.certificate}
+    assert set(offer.ca_certificates) == set(bench.world.domain.issuing.chain)
 
 
 # --- what must not be sent ---
@@ -324,3 +328,19 @@ def test_the_request_carries_the_names_that_were_asked_for() -> None:
     issued = check(bench, bench.enroll(request))
     asked = csr.parse(request.csr)
     assert (issued.subject, spki(issued)) == (asked.subject, spki(asked))
+
+
+@pytest.mark.parametrize("space", ["+", " ", "%2B", "%20"])
+def test_a_message_in_a_url_is_read_however_it_was_escaped(space: str) -> None:
+    """A plus that was not escaped, or became a space on its way, and the alphabet for URLs."""
+    message = bytes(range(248, 256)) * 6 + b"\xfb\xef\xbe"
+    plain = base64.b64encode(message).decode()
+    assert "+" in plain
+    assert "/" in plain
+    spelt = unquote(plain.replace("+", space))
+    assert message_of_query(spelt) == message
+    assert message_of_query(plain.rstrip("=")) == message
+    assert message_of_query(base64.urlsafe_b64encode(message).decode()) == message
+    target = ScepSite("/scep").get(message).target.partition("message=")[2]
+    assert set(target) & set("+/=") == set()
+    assert message_of_query(unquote(target)) == message

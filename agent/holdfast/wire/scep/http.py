@@ -61,11 +61,12 @@ class Site:
 
 
 def message_of_query(text: str) -> bytes:
-    """The message in a query value as a server sees it: percent-decoding done, a plus perhaps become a space.
+    """The message in a query value as a server sees it: percent-decoding done, a plus perhaps become a space,
+    or in the alphabet for URLs, as micromdm's client writes it.
 
     Raises RemoteProtocolError ``scep.base64``.
     """
-    squeezed = "".join(text.replace(" ", "+").split())
+    squeezed = "".join(text.replace(" ", "+").split()).replace("-", "+").replace("_", "/")
     try:
         return base64.b64decode(squeezed + "=" * (-len(squeezed) % 4), validate=True)
     except ValueError as error:
