@@ -24,7 +24,7 @@ $(READY): pyproject.toml scripts/setup.sh scripts/setup-packages.sh
 
 setup: $(READY) ## Install what is missing (every other target does it, too)
 
-demo: $(READY) ## First boot, mutual TLS and renewal (JSON=1: one JSON object; KEYS=pkcs11: a token; PROTOCOL=cmp)
+demo: $(READY) ## First boot, mutual TLS and renewal (JSON=1: one JSON object; KEYS=pkcs11: a token; PROTOCOL=cmp or scep)
 	@$(PY) -m demo --keys $(KEYS) --protocol $(PROTOCOL) $(if $(filter 1,$(JSON)),--json)
 
 test: $(READY) ## Run the tests that need no foreign peer

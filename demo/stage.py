@@ -39,7 +39,7 @@ clock: trusted  # the machine of a demonstration may have no time daemon
 identities:
   - name: ldevid
     protocols:
-      - {protocol}: {{}}
+      - {protocol}: {settings}
 {extra}"""
 
 
@@ -170,9 +170,16 @@ class Stage:
                 signer=self.made.voucher_signer,
                 registrar=registrar,
                 protocol=self.protocol,
+                settings=self._settings(),
                 extra=self._extra,
             )
         )
+
+    def _settings(self) -> str:
+        """SCEP has no well-known place, and needs a key that decrypts."""
+        if self.protocol != "scep":
+            return "{}"
+        return f"{{url: '{self.servers.addresses['scep']}', key: {{algorithm: rsa2048}}}}"
 
     def agent(self, *arguments: str) -> Run:
         """Run ``holdfast`` with this device's configuration, as its own process."""

@@ -1,4 +1,4 @@
-"""What ran against whom, as the tables of ``docs/cmp.md``: a run notes what it saw, the page must say it.
+"""What ran against whom, as tables of a page in ``docs``: a run notes what it saw, the page must say it.
 
 ``HOLDFAST_WRITE_TABLES=1`` writes the page instead of comparing it.
 """
@@ -9,7 +9,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "cmp.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "cmp.md"
 SEEN: dict[tuple[str, str, str], str] = {}
 """(table, row, column) to what happened."""
 
@@ -29,16 +30,16 @@ def rendered(table: str, columns: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def check(table: str, columns: Sequence[str]) -> None:
+def check(table: str, columns: Sequence[str], page_file: Path = PAGE) -> None:
     """The page says exactly what ran."""
     begin, end = f"<!-- {table}: written by the tests -->\n", f"\n<!-- end of {table} -->"
-    page = PAGE.read_text(encoding="utf-8")
+    page = page_file.read_text(encoding="utf-8")
     head, found, rest = page.partition(begin)
-    assert found, f"{PAGE.name} has no place for {table}"
+    assert found, f"{page_file.name} has no place for {table}"
     stale, found, tail = rest.partition(end)
     assert found
     fresh = rendered(table, columns)
     if os.environ.get("HOLDFAST_WRITE_TABLES") == "1":
-        PAGE.write_text(head + begin + fresh + end + tail, encoding="utf-8")
+        page_file.write_text(head + begin + fresh + end + tail, encoding="utf-8")
         return
     assert stale == fresh, "the table is stale: HOLDFAST_WRITE_TABLES=1 make interop writes it"

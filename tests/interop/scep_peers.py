@@ -58,6 +58,7 @@ class Peer:
     ca: x509.Certificate
     get: bool = False
     always_challenged: bool = False
+    label: str = ""
     run: Callable[[Callable[[], Any]], Any] = field(default=lambda work: work())
     methods: list[str] = field(default_factory=list)
 
