@@ -14,7 +14,7 @@ PROTOCOL ?= est
 # An environment whose interpreter is gone counts as none.
 $(if $(wildcard $(PY)),,$(shell rm -f $(READY)))
 
-.PHONY: help setup demo test lint format interop peers bench proof-firstboot docs fuzz coverage clean
+.PHONY: help setup demo test lint format interop peers bench proof-firstboot proof-scep docs fuzz coverage clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench: $(READY) ## Print what a first boot costs: TPM commands, round trips, mil
 
 proof-firstboot: $(READY) peers ## Prove the first boot: every figure, then one JSON line
 	@$(PY) -m proofs.firstboot
+
+proof-scep: $(READY) peers ## Prove SCEP and the ladder down to it: every figure, then one JSON line
+	@$(PY) -m proofs.scep
 
 docs: $(READY) ## Write the documents that are generated from the code
 	@$(PY) -c 'from holdfast.life.diagram import document; print(document(), end="")' > docs/life.md

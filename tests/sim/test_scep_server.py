@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+import wire_pki as pki
 from holdfast.wire import csr
 from holdfast.wire.algorithms import spki
 from holdfast.wire.errors import KeyUnsuitable, LocalProtocolError, RemoteProtocolError, TrustError
@@ -344,3 +346,24 @@ def test_a_message_in_a_url_is_read_however_it_was_escaped(space: str) -> None:
     target = ScepSite("/scep").get(message).target.partition("message=")[2]
     assert set(target) & set("+/=") == set()
     assert message_of_query(unquote(target)) == message
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_openssl_reads_both_messages(mode: str, tmp_path: Path) -> None:
+    """A third party opens the request with the RA's key, and the reply with the device's."""
+    bench = ScepBench.make(mode=mode)
+    issued = check(bench, bench.enroll())
+    recipient = scep.authority(bench.world).recipient
+    (tmp_path / "ra.pem").write_bytes(pki.pem(recipient.certificate) + pki.key_pem(recipient.key))
+    request = bench.sent[-1].body
+    sealed = pki.openssl("cms", "-verify", "-noverify", "-inform", "DER", "-binary", data=request).stdout
+    decrypt = ("cms", "-decrypt", "-inform", "DER", "-binary", "-inkey")
+    der = pki.openssl(*decrypt, str(tmp_path / "ra.pem"), data=sealed).stdout
+    shown = pki.openssl("req", "-inform", "DER", "-verify", "-noout", "-subject", data=der)
+    assert b"CN = gateway-7" in shown.stdout + shown.stderr
+    (tmp_path / "device.pem").write_bytes(pki.key_pem(rsa_key()))
+    reply = bench.world.scep_desk.last
+    sealed = pki.openssl("cms", "-verify", "-noverify", "-inform", "DER", "-binary", data=reply).stdout
+    bag = pki.openssl(*decrypt, str(tmp_path / "device.pem"), data=sealed).stdout
+    certificates = pki.openssl("pkcs7", "-inform", "DER", "-print_certs", data=bag).stdout
+    assert pki.pem(issued).strip() in certificates
