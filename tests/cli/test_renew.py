@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -109,6 +110,30 @@ def test_without_an_agent_a_step_is_taken_under_the_lock(
 def test_an_unknown_identity_is_refused_before_anybody_is_asked(config: Path, tmp_path: Path) -> None:
     assert renew(config, tmp_path / "none", "vpn") == EXIT_OPERATOR
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("command", ["step", "renew"])
+def test_root_does_not_write_into_another_users_state(
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    real = Path.stat
+
+    def owned(path: Path, **more: bool) -> os.stat_result:
+        found = real(path, **more)
+        return os.stat_result((*found[:4], 65534, *found[5:])) if path == state else found
+
+    monkeypatch.setattr(Path, "stat", owned)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    more = ("--socket", str(tmp_path / "none")) if command == "renew" else ()
+    assert main(["--config", str(config), command, *more]) == EXIT_OPERATOR
+    assert "belongs to user" in capsys.readouterr().err
+    assert list(state.iterdir()) == []
 
 
 # --- progress ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 
 from holdfast.cli import progress, terminal
 from holdfast.cli.exits import EXIT_FAILED, EXIT_OK, EXIT_OPERATOR
+from holdfast.cli.owner import check_owner
 from holdfast.cli.reasons import Reason, explain
 from holdfast.cli.view import chosen, look
 from holdfast.control_client import DEFAULT_SOCKET, ControlClient, ControlError
@@ -42,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ControlError as error:
         if error.code != "control.unreachable":
             raise
+        check_owner(settings.state_directory)
         _by_step(settings, identities, quiet=arguments.json)
         by = "step"
     view = look(arguments.config)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.cli import progress
+from holdfast.cli.owner import check_owner
 from holdfast.cli.report import step_report
 from holdfast.host.activation import runtime_directory, show_active
 from holdfast.host.config import Settings, load
@@ -49,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     known = {i.name for i in settings.identities}
     if unknown := sorted(set(arguments.renew) - known):
         raise ConfigError("cli.renew", f"no identity {unknown[0]}; there are: {', '.join(sorted(known))}")
+    check_owner(settings.state_directory)
     if streams:
         _tell_settings(settings)
     observe: Callable[[Trace], None] = _silent if arguments.json else _say

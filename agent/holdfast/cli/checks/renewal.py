@@ -41,7 +41,7 @@ def _renewal(patient: Patient, settings: IdentitySettings, entry: Identity) -> F
         return Finding(Verdict.FAIL, f"its certificate ended at {timestamp(end)}", _ask(entry), seen, name)
     if _overdue(now, due):
         said = f"its next step was due {relative(due, now.now)}, and nobody took it; {left}"
-        how = "Start the agent (systemctl status holdfastd), or take a step: holdfast step"
+        how = "Start the agent (systemctl status holdfast), or take a step: holdfast step"
         return Finding(Verdict.FAIL, said, how, seen, name)
     if due >= end:
         return Finding(
