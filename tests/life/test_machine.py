@@ -18,6 +18,7 @@ from holdfast.keys.api import NO_KEY, KeyRef
 from holdfast.life import events as ev
 from holdfast.life import machine
 from holdfast.life.diagram import document
+from holdfast.life.impossible import DOMAIN_NEVER, IDENTITY_NEVER, why_not, why_not_domain
 from holdfast.life.machine import DOMAIN_TABLE, IDENTITY_TABLE, decide
 from holdfast.life.record import (
     Anchor,
@@ -84,58 +85,6 @@ EVENTS: dict[type, object] = {
     ev.AttemptFailed: ev.AttemptFailed(TROUBLE, T0 + timedelta(seconds=15)),
 }
 
-# What cannot happen, written down beside the table so that a forgotten pair fails a test. The pairs are
-# what an identity event presupposes; everything else must be a row.
-IMPOSSIBLE_TRANSACTIONS: dict[type, set[str]] = {
-    ev.StepBegun: set(),
-    ev.RenewalDue: {"keyed", "requested", "pending", "staged"},
-    ev.CredentialLapsed: set(),
-    ev.CredentialRevived: set(),
-    ev.CredentialRevoked: set(),
-    ev.StandingDue: set(),
-    ev.StandingKnown: set(),
-    ev.IssuedTooEarly: {"none", "keyed", "staged"},
-    ev.CredentialLost: {"keyed", "requested", "pending", "staged"},
-    ev.ProofRefused: {"none", "keyed", "requested", "pending"},
-    ev.DeployDue: set(),
-    ev.FilesPlaced: set(),
-    ev.HookRan: set(),
-    ev.HookFailed: set(),
-    ev.HooksEnded: set(),
-    ev.DeployFailed: set(),
-    ev.OfferTaken: {"keyed", "requested", "pending", "staged"},
-    ev.CsrMade: {"none", "staged"},
-    ev.RungForsaken: {"none", "staged"},
-    ev.IdentityDropped: set(),
-    ev.IdentityRestored: {"keyed", "requested", "pending", "staged"},
-    ev.IdentityForgotten: {"keyed", "requested", "pending", "staged"},
-    ev.AnchorsChanged: {"none", "keyed", "staged"},
-    ev.EnrollmentPending: {"none", "keyed", "staged"},
-    ev.CertificateIssued: {"none", "keyed", "staged"},
-    ev.CredentialProved: {"none", "keyed", "requested", "pending"},
-    ev.KeysRetired: set(),
-    ev.EnrollmentFailed: {"none"},
-    ev.AttemptFailed: set(),
-}
-DEPLOYMENT = {ev.DeployDue, ev.FilesPlaced, ev.HookRan, ev.HookFailed, ev.HooksEnded, ev.DeployFailed}
-STANDING = {ev.StandingDue, ev.StandingKnown, ev.CredentialRevoked}
-ONLY_ACTIVE = {ev.CredentialLapsed, ev.CredentialLost, *DEPLOYMENT, *STANDING}
-ONLY: dict[type, set[CredentialState]] = {
-    **{kind: {CredentialState.ACTIVE} for kind in ONLY_ACTIVE},
-    ev.RenewalDue: {CredentialState.ACTIVE, CredentialState.EXPIRED},
-    ev.CredentialRevived: {CredentialState.EXPIRED},
-}
-IMPOSSIBLE_DOMAINS: dict[type, set[str]] = {
-    ev.BootstrapDue: set(),
-    ev.AttemptPrepared: {"provisional", "vouched"},
-    ev.VoucherPending: {"none", "vouched"},
-    ev.RegistrarMoved: {"none", "vouched"},
-    ev.VoucherAccepted: {"none", "vouched"},
-    ev.BootstrapFailed: {"vouched"},
-    ev.BootstrapInterrupted: {"vouched"},
-    ev.DomainLost: {"none", "provisional"},
-}
-
 
 def identity_in(credential: CredentialState, transaction: TransactionState) -> Identity:
     held = (
@@ -172,15 +121,14 @@ def test_every_identity_pair_is_a_row_or_named_impossible(
         for r in IDENTITY_TABLE
         if r.event is kind and credential in r.credentials and transaction in r.transactions
     ]
-    impossible = transaction.value in IMPOSSIBLE_TRANSACTIONS[kind] or (
-        kind in ONLY and credential not in ONLY[kind]
-    )
-    assert len(rows) == (0 if impossible else 1)
+    impossible = why_not(kind, credential, transaction)
+    assert len(rows) == (0 if impossible else 1), "neither a row nor in impossible.py, or both"
     record = record_in(credential, transaction)
     if impossible:
         with pytest.raises(LocalProtocolError) as caught:
             decide(record, EVENTS[kind], NOW, identity="ldevid")
         assert caught.value.code == "machine.impossible"
+        assert impossible in caught.value.detail
         return
     after, _ = decide(record, EVENTS[kind], NOW, identity="ldevid")
     entry = after.identity("ldevid")
@@ -192,11 +140,11 @@ def test_every_identity_pair_is_a_row_or_named_impossible(
 @pytest.mark.parametrize("state", DomainState)
 def test_every_domain_pair_is_a_row_or_named_impossible(kind: type, state: DomainState) -> None:
     rows = [r for r in DOMAIN_TABLE if r.event is kind and state in r.sources]
-    impossible = state.value in IMPOSSIBLE_DOMAINS[kind]
-    assert len(rows) == (0 if impossible else 1)
+    impossible = why_not_domain(kind, state)
+    assert len(rows) == (0 if impossible else 1), "neither a row nor in impossible.py, or both"
     record = DeviceRecord(T0, Domain(state))
     if impossible:
-        with pytest.raises(LocalProtocolError):
+        with pytest.raises(LocalProtocolError, match=impossible):
             decide(record, EVENTS[kind], NOW)
         return
     after, _ = decide(record, EVENTS[kind], NOW)
@@ -208,6 +156,14 @@ def test_no_pair_stands_twice() -> None:
         (c, t, r.event) for r in IDENTITY_TABLE for c in r.credentials for t in r.transactions
     ) + Counter((s, s, r.event) for r in DOMAIN_TABLE for s in r.sources)
     assert [pair for pair, count in pairs.items() if count > 1] == []
+
+
+def test_every_impossibility_has_a_reason_and_none_says_nothing() -> None:
+    for never in (*IDENTITY_NEVER, *DOMAIN_NEVER):
+        assert len(never.why) > 10
+        assert never.why in document()
+    assert all(n.credentials and n.transactions for n in IDENTITY_NEVER)
+    assert all(n.states for n in DOMAIN_NEVER)
 
 
 def test_the_diagram_in_the_documentation_is_that_of_the_tables() -> None:
@@ -399,6 +355,21 @@ class Walk(RuleBasedStateMachine):
     def lost(self) -> None:
         self._happen(EVENTS[ev.CredentialLost])
         assert self.effects == (ev.RetireKeys(), ev.Discover(Purpose.INITIAL))
+
+    @rule(kind=st.sampled_from(get_args(ev.IdentityEvent)))
+    def anything(self, kind: type) -> None:
+        """Any event in any state is either refused as impossible, and changes nothing, or is a row."""
+        before, event = self.record, EVENTS[kind]
+        state = self.entry.credential.state, self.entry.transaction.state
+        why = why_not(kind, *state)
+        if why is not None:
+            with pytest.raises(LocalProtocolError, match=r"^machine\.impossible"):
+                self._happen(event)
+            assert self.record is before
+        else:
+            self._happen(event)
+            self.keys |= {self.entry.transaction.key, self.entry.credential.key} - {NO_KEY}
+            self.keys &= self.record.key_refs() if kind is ev.KeysRetired else self.keys
 
     @rule()
     def postponed(self) -> None:

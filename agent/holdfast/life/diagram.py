@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from holdfast.life.impossible import DOMAIN_NEVER, IDENTITY_NEVER
 from holdfast.life.machine import DOMAIN_TABLE, IDENTITY_TABLE
-from holdfast.life.record import CredentialState, TransactionState
+from holdfast.life.record import CredentialState, DomainState, TransactionState
 
 HEAD: Final = """\
 # The life of an identity
 
 Generated from the tables of `agent/holdfast/life/machine.py` by `make docs`: do not edit.
 
-An event that a state does not show cannot happen there; meeting it is our own bug and raises.
+An event that a state does not show cannot happen there; meeting it is our own bug and raises. The last
+section says why for each, from `agent/holdfast/life/impossible.py`.
 Events that change no state are left out: a failed attempt stays where it is and comes back at its due time.
 """
 
@@ -38,7 +40,9 @@ def document() -> str:
         ("An identity's transaction: what is under way", transaction),
         ("An identity's credential: what it holds", credential),
     )
-    return HEAD + "".join(f"\n## {title}\n\n{_diagram(edges)}" for title, edges in parts) + _matrix()
+    return (
+        HEAD + "".join(f"\n## {title}\n\n{_diagram(edges)}" for title, edges in parts) + _matrix() + _never()
+    )
 
 
 def _diagram(edges: Iterable[tuple[str, str, str]]) -> str:
@@ -62,3 +66,21 @@ def _matrix() -> str:
             ]
             lines.append(f"| {credential.value} | {transaction.value} | {', '.join(known)} |")
     return "\n".join(lines) + "\n"
+
+
+def _never() -> str:
+    """What cannot happen, and why."""
+    lines = ["\n## What cannot happen\n", "| event | while | because |", "|---|---|---|"]
+    lines += [f"| {n.event.__name__} | domain {_either(n.states)} | {n.why} |" for n in DOMAIN_NEVER]
+    for n in IDENTITY_NEVER:
+        parts = []
+        if n.credentials != frozenset(CredentialState):
+            parts.append(f"credential {_either(n.credentials)}")
+        if n.transactions != frozenset(TransactionState):
+            parts.append(f"transaction {_either(n.transactions)}")
+        lines.append(f"| {n.event.__name__} | {', '.join(parts)} | {n.why} |")
+    return "\n".join(lines) + "\n"
+
+
+def _either(states: frozenset[CredentialState] | frozenset[TransactionState] | frozenset[DomainState]) -> str:
+    return " or ".join(sorted(s.value for s in states))

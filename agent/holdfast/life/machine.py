@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from holdfast.keys.api import NO_KEY, KeyRef
 from holdfast.life import events as ev
+from holdfast.life.impossible import why_not, why_not_domain
 from holdfast.life.ladder import arrived, barred
 from holdfast.life.record import (
     Credential,
@@ -567,8 +568,9 @@ def _decide_domain(record: DeviceRecord, event: ev.DomainEvent, now: Moment) -> 
             changed = row.apply(record, event, now)
             _reached(changed.domain.state, row.target or state, event)
             return changed, row.effects(event)
+    why = why_not_domain(type(event), state) or "no row of the table says what it would mean"
     raise LocalProtocolError(
-        "machine.impossible", f"{type(event).__name__} while the domain is {state.value}"
+        "machine.impossible", f"{type(event).__name__} while the domain is {state.value}: {why}"
     )
 
 
@@ -586,9 +588,10 @@ def _decide_identity(
             result = result.without_identity(name) if _nothing_left(changed) else result
             effects = tuple(e for e in row.effects(event) if changed.retiring or e != ev.RetireKeys())
             return _with_domain_news(result, event), effects
+    why = why_not(type(event), credential, transaction) or "no row of the table says what it would mean"
     raise LocalProtocolError(
         "machine.impossible",
-        f"{type(event).__name__} while {name} is {credential.value}/{transaction.value}",
+        f"{type(event).__name__} while {name} is {credential.value}/{transaction.value}: {why}",
     )
 
 
