@@ -9,6 +9,7 @@
 #   bin/estserver, bin/estclient   GlobalSign's, built from the Go module proxy
 #   bin/scepserver, bin/scepclient, bin/scepserver-des   micromdm's SCEP, and one that answers with single DES
 #   bin/step-ca   Smallstep's CA, for SCEP
+#   cmp-ra/              Siemens' CmpRaComponent from Maven Central, with a small server of ours around it
 # Running it again costs next to nothing. Each part is built beside its place and renamed into it,
 # so an interrupted run leaves no half of a peer behind.
 set -euo pipefail
@@ -22,6 +23,7 @@ micromdm_version=v2.3.0
 micromdm_des_version=v2.1.0 # as it comes: like every version of it, it answers with single DES
 smallstep=github.com/smallstep/certificates
 smallstep_version=v0.30.2
+cmp_ra_version=4.1.4
 
 cache="${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}/peers"
 missing=()
@@ -125,6 +127,33 @@ step_ca() {
     rm -rf "$building"
 }
 
+# Siemens' CmpRaComponent and what it needs, and our small server around it (tests/interop/CmpRa.java).
+cmp_ra() {
+    local building="$cache/cmp-ra.building.$$" source
+    source="$(dirname "$0")/../tests/interop/CmpRa.java"
+    [ -s "$cache/cmp-ra/CmpRa.class" ] && cmp -s "$source" "$cache/cmp-ra/CmpRa.java" && return
+    need javac default-jdk-headless || return 0
+    rm -rf "$building"
+    mkdir -p "$building"
+    if [ -d "$cache/cmp-ra/lib" ]; then
+        cp -r "$cache/cmp-ra/lib" "$building/lib"
+    else
+        need mvn maven || return 0
+        say "fetching CmpRaComponent $cmp_ra_version"
+        cat >"$building/pom.xml" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>holdfast.invalid</groupId><artifactId>peers</artifactId><version>1</version>
+<dependencies><dependency><groupId>com.siemens.pki</groupId><artifactId>CmpRaComponent</artifactId>
+<version>$cmp_ra_version</version></dependency></dependencies></project>
+POM
+        mvn -q -B -f "$building/pom.xml" dependency:copy-dependencies "-DoutputDirectory=$building/lib" >&2
+    fi
+    javac -nowarn -cp "$building/lib/*" -d "$building" "$source" >&2
+    cp "$source" "$building/CmpRa.java"
+    rm -rf "$cache/cmp-ra"
+    mv -T "$building" "$cache/cmp-ra"
+}
+
 package_version() { chroot "$cache/$suite" dpkg-query -W -f '${Version}' "$1" 2>/dev/null; }
 
 versions() {
@@ -144,6 +173,9 @@ versions() {
     if [ -x "$cache/bin/step-ca" ]; then
         printf 'step-ca\t%s\n' "$smallstep_version"
     fi
+    if [ -s "$cache/cmp-ra/CmpRa.class" ]; then
+        printf 'siemens-cmp-ra\t%s\n' "$cmp_ra_version"
+    fi
 }
 
 if [ "${1:-}" = --where ]; then
@@ -158,6 +190,7 @@ debian_root
 globalsign_tools
 micromdm_tools
 step_ca
+cmp_ra
 versions | tee "$cache/versions"
 if [ "${#missing[@]}" -gt 0 ]; then
     printf 'peers: missing: %s\n' "${missing[@]}" >&2

@@ -234,7 +234,7 @@ def _request(
     world: World, plan: FaultPlan, message: Message, speaker: Speaker, conversation: Conversation
 ) -> Reply:
     due = due_for(plan, message)
-    wanted = cmp_requests.read(message, speaker.client)
+    wanted = cmp_requests.read(world, message, speaker.client)
     keyed = speaker.keyed is not None
     certificate, reply = cmp_requests.grant(world, plan, due, message, wanted, keyed=keyed)
     world.note_issued(certificate, f"cmp-{message.kind.label}", speaker.name)

@@ -24,8 +24,8 @@ class CmpPolicy:
     its extended key usage) or the issuing CA. ``implicit_confirm``: granted to whoever asks. ``polls``: how
     often an answer to a certificate request is put off, ``other_polls`` every other answer, by
     ``check_after`` seconds. ``versions`` are the pvno that are known. ``profiles``: the certProfile names
-    that exist, None for any. ``template``: the answer to certReqTemplate. ``window``: how far a messageTime
-    may be from now.
+    that exist, None for any. ``template``: the answer to certReqTemplate. ``p10_request_id``: the certReqId
+    of answers to p10cr, 0 for peers of old. ``window``: how far a messageTime may be from now.
     """
 
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -37,6 +37,7 @@ class CmpPolicy:
     versions: frozenset[int] = frozenset({2, 3})
     profiles: frozenset[str] | None = None
     template: CsrTemplate | None = None
+    p10_request_id: int = -1
     window: timedelta = timedelta(hours=1)
 
 

@@ -14,7 +14,6 @@ from holdfast.wire.cmp import der, oids
 from holdfast.wire.cmp.algorithms import verify_by
 from holdfast.wire.cmp.bodies import CertReply, CertResponse, Failure, Status, StatusInfo
 from holdfast.wire.cmp.crmf import (
-    P10_REQUEST_ID,
     CertRequest,
     as_csr,
     read_certificate_id,
@@ -28,6 +27,7 @@ from . import issue
 from .answers import Refused
 from .clients import Client, Kind
 from .cmp_replies import CmpRefused, Due, Reply, encoded
+from .domain import CMC_RA
 from .enroll import alternative_names, check_own_serial
 from .faults import FaultPlan
 
@@ -47,11 +47,11 @@ class Wanted:
     san: tuple[x509.GeneralName, ...]
 
 
-def read(message: Message, client: Client | None) -> Wanted:
+def read(world: World, message: Message, client: Client | None) -> Wanted:
     """The one request of *message*. *client* is None under a shared secret. Raises CmpRefused."""
     if message.kind is Body.P10CR:
         asked = _parsed(message.content)
-        request_id = P10_REQUEST_ID
+        request_id = world.cmp.p10_request_id
     else:
         requests = read_requests(message.content)
         if len(requests) != 1:
@@ -59,7 +59,7 @@ def read(message: Message, client: Client | None) -> Wanted:
         request_id = requests[0].request_id
         asked = _proved(requests[0])
         if message.kind is Body.KUR:
-            _check_update(requests[0], client)
+            client = _updated(world, requests[0], client)
     public_key = asked.public_key()
     if not isinstance(public_key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise CmpRefused(Failure.BAD_ALG, "only RSA and EC keys get certificates")
@@ -99,17 +99,32 @@ def _proved(request: CertRequest) -> x509.CertificateSigningRequest:
     return asked
 
 
-def _check_update(request: CertRequest, client: Client | None) -> None:
-    """RFC 9483 §4.1.3: signed by the certificate that it updates, which oldCertID names."""
+def _updated(world: World, request: CertRequest, client: Client | None) -> Client:
+    """Whose certificate is updated: that which signed (RFC 9483 §4.1.3), or that which an RA speaks for."""
     if client is None or client.kind is not Kind.LDEVID:
         raise CmpRefused(Failure.NOT_AUTHORIZED, "an update is signed by the certificate that it updates")
     control = request.control(oids.OLD_CERT_ID)
     if control is None:
-        return
+        return client
     issuer, serial = read_certificate_id(control.value)
+    if speaks_for_others(client):
+        found = next((i.certificate for i in world.issued if i.certificate.serial_number == serial), None)
+        if found is None or serial in world.revoked:
+            raise CmpRefused(Failure.BAD_CERT_ID, "oldCertID is no certificate of this CA")
+        client = Client(found, Kind.LDEVID)
     current = client.certificate
     if serial != current.serial_number or not same_name(issuer, named(current.issuer)):
         raise CmpRefused(Failure.BAD_CERT_ID, "oldCertID is not the certificate that signed")
+    return client
+
+
+def speaks_for_others(client: Client) -> bool:
+    """Whether *client* is a registration authority of this domain."""
+    try:
+        usages = client.certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return CMC_RA in usages
 
 
 def grant(

@@ -19,6 +19,7 @@ from holdfast.wire.errors import RemoteProtocolError
 
 from .clients import Client, Kind
 from .cmp_replies import CmpRefused, Due, Reply, encoded
+from .cmp_requests import speaks_for_others
 
 if TYPE_CHECKING:
     from .world import World
@@ -105,6 +106,9 @@ def revoke(world: World, due: Due, message: Message, client: Client | None) -> R
         raise CmpRefused(Failure.BAD_REQUEST, "one certificate and one reason at a time")
     template, reason = details[0].template, details[0].reasons[0]
     certificate = client.certificate
+    if speaks_for_others(client):
+        serials = {i.certificate.serial_number: i.certificate for i in world.issued}
+        certificate = serials.get(template.serial_number or 0, certificate)
     issuer = directory_name(template.issuer) if template.issuer else b""
     if template.serial_number != certificate.serial_number or not same_name(
         issuer, named(certificate.issuer)

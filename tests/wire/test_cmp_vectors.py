@@ -19,11 +19,11 @@ from holdfast.wire import csr
 from holdfast.wire.cmp import bodies, crmf, der, oids
 from holdfast.wire.cmp.algorithms import certificate_hash, hash_of, verify_by
 from holdfast.wire.cmp.bodies import Failure
-from holdfast.wire.cmp.mac import check, read_parameters
-from holdfast.wire.cmp.message import Body, Message, encode, parse
+from holdfast.wire.cmp.mac import MacParameters, check, read_parameters
+from holdfast.wire.cmp.message import Body, Message, encode, parse, read_algorithm
 from holdfast.wire.cmp.protection import SharedSecret, SignedByAuthority, Signer
 from holdfast.wire.cmp.revocation import Reason
-from holdfast.wire.errors import TrustError
+from holdfast.wire.errors import RemoteProtocolError, TrustError
 from holdfast.wire.model import ClockState, Moment
 from wire_pki import ca as make_ca
 from wire_pki import dns, end_entity, name, new_key
@@ -93,6 +93,21 @@ def test_a_foreign_mac_is_verified() -> None:
     request = vector("openssl35-ir-pbm").header.protection
     assert request is not None
     assert read_parameters(request).iterations == 500
+
+
+def test_a_foreign_pbmac1_is_computed_as_we_do() -> None:
+    """Its writer tells the key's length in bits, so the message is refused; taken for bits, the MAC fits."""
+    message = vector("siemens-error-pbmac1")
+    algorithm = message.header.protection
+    assert algorithm is not None
+    with pytest.raises(RemoteProtocolError, match="a key of 4096 octets"):
+        read_parameters(algorithm)
+    derivation = read_algorithm(der.read_one(algorithm.parameters))
+    inner = der.read_one(derivation.parameters)
+    told = MacParameters("pbmac1", inner.octets(), inner.integer(), oids.HMAC_SHA256, key_length=4096)
+    assert read_algorithm(der.read_one(told.algorithm().parameters)) == derivation
+    fitting = replace(told, key_length=4096 // 8)
+    assert fitting.compute(b"nine bean rows", message.protected) == message.protection
 
 
 def test_a_foreign_request_is_read_and_its_proof_verified() -> None:

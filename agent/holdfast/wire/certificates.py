@@ -8,7 +8,6 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.utils import CryptographyDeprecationWarning
 
 from holdfast.wire.errors import RemoteProtocolError
 from holdfast.wire.model import Chain
@@ -34,8 +33,8 @@ def load(der: bytes, *, limit: int = CERTIFICATE_LIMIT) -> x509.Certificate:
         detail = f"{len(der)} octets, at most {limit} are read"
         raise RemoteProtocolError("certificate.too-large", detail)
     try:
-        with warnings.catch_warnings():  # what the library deprecates it still loads; we judge for ourselves
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        with warnings.catch_warnings():  # what the library warns of it still loads; we judge for ourselves
+            warnings.simplefilter("ignore")
             loaded = x509.load_der_x509_certificate(der)
             _ = (loaded.extensions, loaded.subject, loaded.issuer)
             _ = (loaded.not_valid_before_utc, loaded.not_valid_after_utc)
