@@ -14,7 +14,7 @@ PROTOCOL ?= est
 # An environment whose interpreter is gone counts as none.
 $(if $(wildcard $(PY)),,$(shell rm -f $(READY)))
 
-.PHONY: help setup demo test lint format interop peers bench proof-firstboot proof-scep docs fuzz coverage clean
+.PHONY: help setup demo test lint format interop peers bench proof-firstboot proof-pkcs11 proof-scep docs fuzz coverage clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ interop: $(READY) peers ## Run the tests against independent peers
 
 bench: $(READY) ## Print what a first boot costs: TPM commands, round trips, milliseconds
 	@$(PY) -m bench
+
+proof-pkcs11: $(READY) peers ## Prove that tokens are equals of the TPM: every figure, then one JSON line
+	@$(PY) -m proofs.pkcs11
 
 proof-firstboot: $(READY) peers ## Prove the first boot: every figure, then one JSON line
 	@$(PY) -m proofs.firstboot

@@ -6,6 +6,7 @@
 #
 # Everything lands outside the repository, in ${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-~/.cache}/holdfast}/peers:
 #   trixie/              a throw-away Debian 13 root: libest's estserver and estclient, strongSwan's pki
+#   trixie-token/        another one: OpenSSL's PKCS#11 provider, SoftHSM2 and curl
 #   bin/estserver, bin/estclient   GlobalSign's, built from the Go module proxy
 #   bin/scepserver, bin/scepclient, bin/scepserver-des   micromdm's SCEP, and one that answers with single DES
 #   bin/step-ca   Smallstep's CA, for SCEP
@@ -16,6 +17,7 @@ set -euo pipefail
 
 suite=trixie
 packages=libest-utils,strongswan-pki,libstrongswan-extra-plugins,openssl
+token_packages=pkcs11-provider,softhsm2,openssl,curl
 globalsign=github.com/globalsign/est
 globalsign_version=v1.0.6
 micromdm=github.com/micromdm/scep/v2
@@ -48,25 +50,37 @@ debian_mirror() {
         2>/dev/null | awk '$1 == "Debian" && $2 !~ /security/ { sub(/\/$/, "", $2); print $2; exit }'
 }
 
-debian_root() {
-    local root="$cache/$suite" building="$cache/$suite.building.$$" mirror keyring
-    local -a options=(--variant=minbase "--include=$packages" --aptopt='APT::Install-Recommends "false"')
-    [ -x "$root/usr/bin/estserver" ] && [ -x "$root/usr/bin/pki" ] && [ -s "$root/etc/hosts" ] &&
-        [ -f "$root/usr/lib/ipsec/plugins/libstrongswan-curl.so" ] && return
+# new_root NAME PACKAGES: a Debian 13 root with the packages, in the cache under that name.
+new_root() {
+    local root="$cache/$1" building="$cache/$1.building.$$" mirror keyring
+    local -a options=(--variant=minbase "--include=$2" --aptopt='APT::Install-Recommends "false"')
     if [ "$(id -u)" -ne 0 ]; then
-        missing+=("root: the Debian 13 root of libest and strongSwan is entered with chroot; run this script as root")
+        missing+=("root: the Debian 13 root with $2 is entered with chroot; run this script as root")
         return
     fi
     need mmdebstrap mmdebstrap || return 0
     mirror=$(debian_mirror)
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     if [ -r "$keyring" ]; then options+=("--keyring=$keyring"); fi
-    say "building a Debian 13 root with $packages"
+    say "building a Debian 13 root with $2"
     rm -rf "$building"
     mmdebstrap "${options[@]}" "$suite" "$building" ${mirror:+"$mirror"} >&2
     printf '127.0.0.1 localhost\n' >"$building/etc/hosts" # the peers look the name up
     rm -rf "$root"
     mv -T "$building" "$root"
+}
+
+debian_root() {
+    local root="$cache/$suite"
+    [ -x "$root/usr/bin/estserver" ] && [ -x "$root/usr/bin/pki" ] && [ -s "$root/etc/hosts" ] &&
+        [ -f "$root/usr/lib/ipsec/plugins/libstrongswan-curl.so" ] && return
+    new_root "$suite" "$packages"
+}
+
+# The users of keys on a token: another root, so that they and the enrollment peers can change apart.
+token_root() {
+    compgen -G "$cache/$suite-token/usr/lib/*/ossl-modules/pkcs11.so" >/dev/null && return
+    new_root "$suite-token" "$token_packages"
 }
 
 # go_build MODULE VERSION PACKAGE...: builds into $built. A module of our own pins the version:
@@ -157,9 +171,15 @@ POM
 package_version() { chroot "$cache/$suite" dpkg-query -W -f '${Version}' "$1" 2>/dev/null; }
 
 versions() {
+    local name
     if [ "$(id -u)" -eq 0 ] && [ -x "$cache/$suite/usr/bin/estserver" ]; then
         printf 'libest\t%s\n' "$(package_version libest-utils)"
         printf 'strongswan\t%s\n' "$(package_version strongswan-pki)"
+    fi
+    if [ "$(id -u)" -eq 0 ] && [ -d "$cache/$suite-token" ]; then
+        for name in pkcs11-provider softhsm2 curl; do
+            printf '%s\t%s\n' "$name" "$(chroot "$cache/$suite-token" dpkg-query -W -f '${Version}' "$name")"
+        done
     fi
     if [ -x "$cache/bin/estserver" ]; then
         printf 'globalsign\t%s\n' "$globalsign_version"
@@ -187,6 +207,7 @@ exec 9>"$cache/lock"
 flock 9 # a second run waits for the first and then finds its work done
 trap 'rm -rf "$cache"/*.building.*' EXIT
 debian_root
+token_root
 globalsign_tools
 micromdm_tools
 step_ca
