@@ -520,3 +520,21 @@ def test_what_is_no_module(tmp_path):
         with pytest.raises(KeyStoreUnavailable, match=r"key\.no-module"):
             store.refs()
         store.close()
+
+
+def test_a_signature_of_another_key_never_leaves(token, store):
+    """The token was exchanged for one with the same labels while the agent held its key."""
+    ours = store.generate(REF, KeySpec())
+    store.generate(store.plan("ldevid", 2), KeySpec(KeyAlgorithm.RSA2048, decrypt=True))
+    rsa_key = store.load(store.plan("ldevid", 2))
+    with opened(token) as other:
+        other.generate(REF, KeySpec())
+        other.generate(store.plan("ldevid", 2), KeySpec(KeyAlgorithm.RSA2048, decrypt=True))
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
+    for operation in (
+        lambda: sign(ours),
+        lambda: rsa_key.signer().sign(b"data", padding.PKCS1v15(), hashes.SHA256()),
+        lambda: rsa_key.signer().sign(b"data", pss, hashes.SHA256()),
+    ):
+        with pytest.raises(KeyStoreError, match=r"key\.bad-signature"):
+            operation()
