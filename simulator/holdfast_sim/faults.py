@@ -26,7 +26,8 @@ ACME = frozenset(
         "order", "finalize", "authz", "challenge", "certificate", "renewal-info",
     )
 )  # fmt: skip
-ENDPOINTS = EST_GET | EST_ENROLL | BRSKI | MASA | SCEP_GET | {SCEP_MESSAGE, CMP} | ACME
+STANDING = frozenset({"ocsp", "crl"})
+ENDPOINTS = EST_GET | EST_ENROLL | BRSKI | MASA | SCEP_GET | {SCEP_MESSAGE, CMP} | ACME | STANDING
 
 TRANSPORT_KINDS = frozenset(
     {
@@ -171,6 +172,25 @@ CMP_REQUEST_KINDS = frozenset(
 )
 ACME_KINDS = frozenset({"bad-nonce"})
 ACME_ISSUE_KINDS = frozenset({"key-mismatch", "foreign-ca", "other-names"})
+OCSP_KINDS = frozenset(
+    {
+        "wrong-nonce",
+        "no-nonce",  # harmless: cached answers have none
+        "stale",
+        "future",
+        "other-certificate",
+        "unknown",
+        "try-later",
+        "foreign-signer",
+        "tampered",
+        "says-revoked",
+        "delegate",  # harmless: a responder with a certificate for just this
+        "delegate-no-usage",
+        "delegate-foreign",
+        "delegate-expired",
+    }
+)
+CRL_KINDS = frozenset({"stale", "future", "other-issuer", "foreign-signer", "delta", "for-cas"})
 CONNECTION = "registrar"
 CONNECTION_KINDS = frozenset({"swap-certificate"})  # after=N connections another certificate is shown
 
@@ -188,6 +208,8 @@ KINDS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(CMP_OTHERS, CMP_KINDS),
     **dict.fromkeys(CMP_REQUESTS, CMP_KINDS | CMP_REQUEST_KINDS | ISSUE_KINDS),
     CMP: TRANSPORT_KINDS | CMP_KINDS | CMP_REQUEST_KINDS,
+    "ocsp": TRANSPORT_KINDS | OCSP_KINDS,
+    "crl": TRANSPORT_KINDS | CRL_KINDS,
     CONNECTION: CONNECTION_KINDS,
 }
 

@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from holdfast.wire.model import KeyAlgorithm
 
-from . import ca
+from . import ca, standing
 from .ca import Authority, Extensions, PublicKey, Validity
 from .der import certificates_only
 from .faults import FaultPlan
@@ -46,7 +46,8 @@ def order(
     if not isinstance(public_key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise TypeError("csr.parse let a foreign key type through")
     validity = Validity.starting(world.now(), world.est.life)
-    return Order(subject, san, public_key, validity, world.domain.issuing, ca.end_entity(USAGE, san=san))
+    extensions = [*ca.end_entity(USAGE, san=san), *standing.extensions(world)]
+    return Order(subject, san, public_key, validity, world.domain.issuing, extensions)
 
 
 def fulfil(world: World, plan: FaultPlan, where: str, wanted: Order) -> tuple[x509.Certificate, bytes]:

@@ -9,7 +9,7 @@ from typing import Literal
 from holdfast.wire.errors import ConfigError, HoldfastError
 from holdfast.wire.model import Chain, HttpRequest, HttpResponse
 
-from . import cmp, est, masa, registrar, scep
+from . import cmp, est, masa, registrar, scep, standing
 from .acme import server as acme
 from .answers import Answer, Peer, Refused, header, ok_json, path_of, require_size
 from .ca import Credential
@@ -91,6 +91,8 @@ class Site:
             return masa.handle(self.world, self.faults, request, peer)
         if server == "application":
             return _application(self.world, request, peer)
+        if server == "plain" and path_of(request) in standing.PATHS:
+            return standing.handle(self.world, self.faults, request)
         if cmp.serves(request):
             return cmp.handle(self.world, self.faults, request)
         if server == "plain" or path_of(request) == self.world.scep.path:

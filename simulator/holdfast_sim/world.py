@@ -64,6 +64,22 @@ class VoucherPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class StandingPolicy:
+    """How the domain tells of revoked certificates.
+
+    ``url``: ``http://host[:port]`` of the plain server, written into what is issued; "" writes nothing.
+    ``life``: of an answer. ``delegate``: a responder with a certificate of its own answers for the CA.
+    """
+
+    url: str = ""
+    ocsp: bool = True
+    crl: bool = True
+    life: timedelta = timedelta(days=1)
+    delegate: bool = False
+    algorithm: KeyAlgorithm = KeyAlgorithm.P256
+
+
+@dataclass(frozen=True, slots=True)
 class IssuedRecord:
     """One certificate that the domain's CA handed out. ``client`` is the subject that asked."""
 
@@ -113,6 +129,7 @@ class World:
     masa_tls: Credential = field(repr=False)
     est: EstPolicy = EstPolicy()
     vouchers: VoucherPolicy = VoucherPolicy()
+    standing: StandingPolicy = StandingPolicy()
     ledger: dict[str, str | None] = field(default_factory=dict)
     issued: list[IssuedRecord] = field(default_factory=list)
     audit: list[AuditEvent] = field(default_factory=list)

@@ -7,21 +7,19 @@ request (nonce) or is at least fresh. An answer that does not say "revoked" or "
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
-from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from holdfast.wire.algorithms import Digest, accepted_key, verify
 from holdfast.wire.certificates import LIBRARY_ERRORS
-from holdfast.wire.errors import HoldfastError, LocalProtocolError, RemoteProtocolError, TrustError
+from holdfast.wire.errors import HoldfastError, RemoteProtocolError, TrustError
 from holdfast.wire.http import media_type, printable
 from holdfast.wire.model import Exchange, HttpRequest, HttpResponse, Moment, RandomBytes
 from holdfast.wire.revocation.standing import Standing, check_fresh
@@ -32,7 +30,6 @@ NONCE_BYTES: Final = 32  # RFC 9654 §2.1
 RESPONSE_LIMIT: Final = 65536
 MOST_ANSWERS: Final = 16
 MOST_CERTIFICATES: Final = 8
-GET_LIMIT: Final = 255
 _CLAUSE: Final = "RFC 6960 §3.2"
 
 
@@ -60,15 +57,6 @@ def exchange(question: Question, target: str, now: Moment) -> Exchange[Standing]
     headers = (("Content-Type", REQUEST_TYPE), ("Accept", RESPONSE_TYPE))
     response = yield HttpRequest("POST", target, headers, question.der)
     return judge(read(response), question, now)
-
-
-def get_target(target: str, question: Question) -> str:
-    """The GET form of *question* (RFC 6960 appendix A.1), for those who must. Raises LocalProtocolError
-    ``ocsp.too-long`` beyond 255 octets."""
-    text = f"{target.rstrip('/')}/{quote(base64.b64encode(question.der).decode(), safe='')}"
-    if len(text) > GET_LIMIT:
-        raise LocalProtocolError("ocsp.too-long", f"{len(text)} octets", clause="RFC 6960 §A.1")
-    return text
 
 
 def read(response: HttpResponse) -> bytes:
@@ -138,17 +126,16 @@ def _named(response: ocsp.OCSPResponse, certificate: x509.Certificate) -> bool:
     """Whether the responder ID names *certificate*."""
     if response.responder_name is not None:
         return response.responder_name == certificate.subject
-    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    bare = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
-    return bool(key) and response.responder_key_hash == bare
+    key = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
+    return response.responder_key_hash == key.digest
 
 
 def _check_delegate(delegate: x509.Certificate, issuer: x509.Certificate, now: Moment) -> None:
     """RFC 6960 §4.2.2.2: issued directly by the issuer, with id-kp-OCSPSigning, and valid."""
     try:
-        usages = delegate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        usages = tuple(delegate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except x509.ExtensionNotFound:
-        usages = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
+        usages = ()
     if ExtendedKeyUsageOID.OCSP_SIGNING not in usages:
         raise TrustError("ocsp.signer", "the delegate may not sign OCSP answers", clause=_AUTHORISED)
     if delegate.issuer != issuer.subject:
