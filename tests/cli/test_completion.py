@@ -55,8 +55,9 @@ def script(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
 CASES = [
     (("",), COMMANDS),
     (("st",), {"status", "step"}),
-    (("status", "--"), {"--json", "--help"}),
-    (("why", ""), {"ldevid", "mqtt", "-h", "--help", "--json"}),
+    (("status", "--j"), {"--json"}),
+    (("why", "l"), {"ldevid"}),
+    (("plan", ""), {"ldevid", "mqtt", "-h", "--help", "--json"}),
     (("why", "m"), {"mqtt"}),
     (("config", ""), {"check", "schema", "-h", "--help"}),
     (("config", "check", "--j"), {"--json"}),
