@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,26 @@ def test_a_lost_record_leaves_no_orphan_on_the_token_and_spares_the_makers_key(s
     )
     assert listed.count("label:") == 6, listed
     assert listed.count("idevid") >= 3
+
+
+WITHOUT = """\
+import sys
+sys.modules[sys.argv.pop(1)] = None
+from holdfast.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("keys", "absent"), [("pkcs11", "tpm2_pytss"), ("tpm", "pkcs11")])
+def test_each_kind_of_hardware_needs_its_own_library_only(keys: str, absent: str) -> None:
+    need("softhsm2-util:softhsm2")
+    with Stage(keys=keys) as stage:
+        for command in (("step", "--json"), ("doctor", "idevid", "keys"), ("status",)):
+            done = subprocess.run(
+                [sys.executable, "-c", WITHOUT, absent, "--config", str(stage.config), *command],
+                env={**os.environ, "TSS2_LOG": "all+NONE"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr

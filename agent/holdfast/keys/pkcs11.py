@@ -122,7 +122,7 @@ class Pkcs11Store:
                 raise KeyNotFound("key.no-certificate", f"the token has no certificate {beside}")
             if len(found) > 1:
                 raise KeyStoreError("key.ambiguous", f"{len(found)} certificates on the token are {beside}")
-            if found[0].public_key() != objects.public_key(session, private, beside):
+            if objects.key_of(found[0]) != objects.public_key(session, private, beside):
                 raise KeyStoreError("key.idevid-mismatch", f"the certificate {beside} is not for its key")
             return found[0]
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from asn1crypto import core
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from pkcs11 import Attribute, CertificateType, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error
@@ -196,21 +197,28 @@ def public_key(session: Any, private: Any, which: Which) -> PublicKey:
         if public is not None:
             return public
     for certificate in certificates(session, which):
-        public_of = certificate.public_key()
-        if isinstance(public_of, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
-            return public_of
+        return key_of(certificate)
     raise KeyStoreError("key.corrupt", f"the token has the private key {which}, but no public half of it")
 
 
 def certificates(session: Any, which: Which) -> list[x509.Certificate]:
     """The certificate objects. Raises KeyStoreError(``key.certificate``)."""
+    found = (read(thing, Attribute.VALUE) or b"" for thing in find(session, ObjectClass.CERTIFICATE, which))
     try:
-        return [
-            x509.load_der_x509_certificate(thing[Attribute.VALUE])
-            for thing in find(session, ObjectClass.CERTIFICATE, which)
-        ]
-    except ValueError as error:
+        return [x509.load_der_x509_certificate(value) for value in found]
+    except (ValueError, x509.InvalidVersion) as error:
         raise KeyStoreError("key.certificate", f"a certificate {which} does not parse: {error}") from error
+
+
+def key_of(certificate: x509.Certificate) -> PublicKey:
+    """The public key in *certificate*. Raises KeyStoreError(``key.certificate``)."""
+    try:
+        public = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise KeyStoreError("key.certificate", f"the key in a certificate does not parse: {error}") from error
+    if not isinstance(public, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+        raise KeyStoreError("key.certificate", "the key in a certificate is neither EC nor RSA")
+    return public
 
 
 def put_certificate(session: Any, label: str, certificate: x509.Certificate) -> None:
