@@ -11,8 +11,18 @@ from pathlib import Path
 import pytest
 
 from fake_clock import FakeClock
-from holdfast.host.clock import Clock, Policy, SystemClock, _Timex, kernel_synchronised
+from holdfast.host import clock as clock_module
+from holdfast.host.clock import (
+    Clock,
+    Policy,
+    SystemClock,
+    _Timex,
+    host_synchronised,
+    kernel_synchronised,
+    timedated_synchronised,
+)
 from holdfast.wire.model import ClockState
+from tools import need
 
 BUILT = datetime(2026, 11, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -93,3 +103,51 @@ def test_the_fake_clock_is_a_clock() -> None:
     assert fake.waits == [90]
     assert as_clock.monotonic() == 86_490
     assert as_clock.moment(BUILT + 9 * DAY).state is ClockState.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo b true", True),
+        ("echo b false", False),
+        ("echo b true; exit 1", False),
+        ("echo true", False),
+        ("exit 0", False),
+    ],
+)
+def test_timedated_is_believed_word_for_word(script: str, says: bool) -> None:
+    assert timedated_synchronised(("/bin/sh", "-c", script)) is says
+
+
+def test_without_timedated_nobody_keeps_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not timedated_synchronised(("/nonexistent/busctl",))
+    monkeypatch.setattr(clock_module, "_TIMEDATED_SECONDS", 0.01)
+    assert not timedated_synchronised(("/bin/sh", "-c", "tail -f /dev/null"))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "answers", "timedated", "kept"),
+    [
+        (True, True, False, True),
+        (False, True, True, False),  # the kernel was asked, and it knows best
+        (False, False, True, True),
+        (False, False, False, False),
+    ],
+)
+def test_timedated_is_asked_where_the_kernel_may_not_be(
+    monkeypatch: pytest.MonkeyPatch, kernel: bool, answers: bool, timedated: bool, kept: bool
+) -> None:
+    monkeypatch.setattr(clock_module, "kernel_synchronised", lambda: kernel)
+    monkeypatch.setattr(clock_module, "kernel_answers", lambda: answers)
+    monkeypatch.setattr(clock_module, "timedated_synchronised", lambda: timedated)
+    assert host_synchronised() is kept
+
+
+def test_a_sandbox_that_forbids_to_ask_the_kernel_is_noticed() -> None:
+    strace = need("strace", "strace")
+    script = "from holdfast.host.clock import kernel_answers; print(kernel_answers())"
+    for inject, answers in ((["-e", "inject=adjtimex,clock_adjtime:error=EPERM"], "False"), ([], "True")):
+        command = [strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace=adjtimex,clock_adjtime", *inject]
+        whole = [*command, sys.executable, "-c", script]
+        done = subprocess.run(whole, capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == answers, done.stderr
