@@ -58,6 +58,13 @@ proof-firstboot: $(READY) peers ## Prove the first boot: every figure, then one 
 proof-scep: $(READY) peers ## Prove SCEP and the ladder down to it: every figure, then one JSON line
 	@$(PY) -m proofs.scep
 
+machine: $(READY) ## Build the throw-away machine in which a real systemd runs (outside the repository)
+	@scripts/machine.sh
+
+.PHONY: machine proof-daemon
+proof-daemon: $(READY) ## Prove the service under a real systemd (FULL=1: a minute where 20 s are the default)
+	@$(PY) -m proofs.daemon
+
 docs: $(READY) ## Write the documents that are generated from the code
 	@$(PY) -c 'from holdfast.life.diagram import document; print(document(), end="")' > docs/life.md
 

@@ -167,7 +167,7 @@ class Control:
             self._ask(call, Want(frozenset({name})))
 
     def _step(self, call: Call) -> None:
-        self._ask(call, Want())
+        self._ask(call, Want(hasten=True))
 
     def _do_reload(self, call: Call) -> None:
         self._reload()

@@ -105,7 +105,7 @@ class Daemon:
                 RELOADING=1, MONOTONIC_USEC=monotonic_usec(), STATUS="reading the configuration"
             )
         self._reload_after = self._agent.attempts  # one that runs already has read the old one
-        self._agent.ask(Want())
+        self._agent.ask(Want(hasten=True))  # another server may be there than the one that was not
 
     # --- one turn of the loop ------------------------------------------------------------------------
 

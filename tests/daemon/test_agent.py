@@ -237,6 +237,7 @@ def test_it_stops_with_its_worker_and_starts_no_other(stage: Stage) -> None:
     assert not stage.agent.stopped
     stage.end(Refusal(Trouble("worker.stopped", "told to")), 5.0)
     assert stage.agent.stopped
+    assert stage.agent.next_at() < 5.0, "the loop must come round at once to see it"
     stage.agent.ask(Want())
     stage.agent.tick(1e9)
     assert len(stage.workers) == 1

@@ -109,7 +109,8 @@ def test_the_watchdog_is_fed_while_a_worker_hangs(house: House) -> None:
 
 
 def test_a_worker_that_ignores_everything_does_not_hold_up_the_end(house: House) -> None:
-    house.begin("import signal, sys; signal.signal(15, signal.SIG_IGN)\n" + saying(ENROLLING) + HANG)
+    ignoring = "import signal, sys; signal.signal(15, signal.SIG_IGN)\n" + saying(ENROLLING) + HANG
+    house.begin(ignoring, watchdog=3600)  # nothing else wakes it
     house.until(lambda: "Enroll" in house.told("STATUS")["STATUS"])
     assert house.end() == 0
 

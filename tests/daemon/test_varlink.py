@@ -7,6 +7,8 @@ import json
 import os
 import selectors
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -340,6 +342,21 @@ def test_the_kernel_says_who_asks(stage: Stage) -> None:
         peer = peer_of(ours)
     assert (peer.pid, peer.uid) == (os.getpid(), os.getuid())
     assert {os.getgid(), *os.getgroups()} <= peer.groups
+
+
+def test_the_kernel_tells_the_other_groups_as_well(stage: Stage) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may start a process with groups of its choice")
+    script = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()"
+    command = [sys.executable, "-c", script, str(stage.path)]
+    groups = list(range(5000, 5200))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, extra_groups=groups) as client:
+        end = time.monotonic() + PATIENCE
+        while not stage.connections and time.monotonic() < end:
+            stage.turn()
+        (connection,) = stage.server._connections.values()
+        assert set(groups) <= connection.peer.groups
+        client.communicate()
 
 
 def test_sockets_of_the_service_manager_are_for_the_process_that_it_named() -> None:

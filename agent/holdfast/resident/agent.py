@@ -120,9 +120,7 @@ class Agent:
         """When :meth:`tick` must be called at the latest."""
         if self.attempt is not None:
             return self.attempt.deadline
-        if self._stopping:
-            return math.inf
-        return -math.inf if self._want is not None else self._due
+        return -math.inf if self._stopping or self._want is not None else self._due
 
     def tick(self, now: float) -> None:
         """Do what can be done now. Never blocks."""

@@ -60,7 +60,7 @@ method Watch() -> (status: Status)
 # Renew an identity now, whatever its age. Answers when the step has ended; with more, tells progress before.
 method Renew(identity: string) -> (progress: ?Progress, status: ?Status)
 
-# Do what is due now. Answers as Renew does.
+# Do what is due now, and try again what waits because no server could be reached. Answers as Renew does.
 method Step() -> (progress: ?Progress, status: ?Status)
 
 # Read the configuration anew, and do what is due. Answers when the step has ended.

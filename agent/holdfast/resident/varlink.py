@@ -28,7 +28,7 @@ IDLE_SECONDS: Final = 300.0
 
 ACCEPTS_A_TURN: Final = 16
 MESSAGES_A_TURN: Final = 8
-_MOST_GROUPS: Final = 1024
+_MOST_GROUPS: Final = 256  # what Python's getsockopt has room for
 _SO_PEERGROUPS: Final = 59
 
 SERVICE: Final = "org.varlink.service"
