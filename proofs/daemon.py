@@ -329,7 +329,7 @@ class House:
         self.idle()
         with self._frozen_tpm():
             self._renew_without_waiting()
-            until("a worker runs", lambda: len(self.processes()) > 1)
+            until("a worker hangs in the TPM", lambda: self.status().get("working"))
             figures["worker_hangs_s"] = self._stopped()
         slow = {name: seconds for name, seconds in figures.items() if seconds > STOP_SECONDS}
         if slow:
@@ -435,7 +435,8 @@ def boot(house: House) -> dict[str, Any]:
     house.configure("127.0.0.1:1")
     machine.write("/etc/holdfast/est-password", "let-me-in\n", 0o600)
     example: Path = ROOT / "systemd/examples/credentials.conf"
-    machine.write("/etc/systemd/system/holdfast.service.d/credentials.conf", example.read_text())
+    for unit in (UNIT, "holdfast-step.service"):
+        machine.write(f"/etc/systemd/system/{unit}.d/credentials.conf", example.read_text())
     machine.write("/etc/systemd/system/consumer.service", CONSUMER)
     machine.before("useradd", "--groups", "holdfast", "reader")
     machine.before("systemctl", "preset", "holdfast.service", "holdfast.socket", "holdfast-step.timer")

@@ -664,3 +664,15 @@ def test_the_page_names_every_key() -> None:
         visit(node["items"]) if "items" in node else None
 
     visit(json.loads(schema_text()))
+
+
+def test_a_credential_of_another_service_is_a_fault_and_no_accident(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    text = est("username: gw\npassword-credential: password")
+    monkeypatch.setattr(Path, "is_file", denied)
+    (fault,) = faults(home, text)
+    assert fault == "8: identities[0].protocols[0].est.password-credential: Permission denied"

@@ -134,7 +134,14 @@ class Rules:
     def credential(self, path: KeyPath) -> Iterator[Fault]:
         """The systemd credential that *path* names, if it names one, must be there."""
         name = self.get(path, str)
-        if name is not None and not (self._credentials / name).is_file():
+        if name is None:
+            return
+        try:
+            there = (self._credentials / name).is_file()
+        except OSError as error:  # that of a service whose user we are not
+            yield self.fault(path, error.strerror or "cannot be read")
+            return
+        if not there:
             yield self.fault(path, f"no such credential in {self._credentials}")
 
     def file(self, path: KeyPath, *, secret: bool) -> Iterator[Fault]:
