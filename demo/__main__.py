@@ -25,7 +25,9 @@ def main() -> int:
     parser.add_argument(
         "--keys", choices=("tpm", "pkcs11"), default="tpm", help="the home of the device's keys"
     )
-    parser.add_argument("--protocol", choices=("est", "cmp", "scep"), default="est", help="how to enroll")
+    parser.add_argument(
+        "--protocol", choices=("est", "cmp", "scep", "acme"), default="est", help="how to enroll"
+    )
     options = parser.parse_args()
     quiet = options.json
     say: Callable[[str], None] = (lambda _text: None) if quiet else print

@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 
 from demo.hardware import Hardware, MeteredTpm, Token
 from holdfast_factory.authority import Factory, Product, init_factory
+from holdfast_factory.ek import EK_AUTHORITY
 from holdfast_factory.swtpm import Swtpm
 
 SERIAL: Final = "HF-2027-000042"
@@ -61,27 +62,17 @@ class Run:
 
 
 class Servers:
-    """``holdfast-sim serve`` as a process of its own."""
+    """A service of ours as a process of its own: *module* with *arguments* tells in its first line where it
+    is."""
 
-    def __init__(self, directory: Path, manufacturer: Path, arguments: Sequence[str] = ()) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "holdfast_sim.cli",
-            "serve",
-            "--json",
-            "--directory",
-            str(directory),
-            "--manufacturer",
-            str(manufacturer),
-            *arguments,
-        ]
+    def __init__(self, module: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", module, *arguments, "--json"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             _, errors = self._process.communicate()
-            raise RuntimeError(f"the simulator did not start: {errors.strip()}")
+            raise RuntimeError(f"{module} did not start: {errors.strip()}")
         self.addresses: dict[str, Any] = json.loads(line)
 
     def close(self) -> None:
@@ -94,7 +85,7 @@ class Servers:
             self._process.communicate()
             raise
         if self._process.returncode != 0:
-            raise RuntimeError(f"the simulator ended with {self._process.returncode}: {errors.strip()}")
+            raise RuntimeError(f"a server ended with {self._process.returncode}: {errors.strip()}")
 
 
 class Stage:
@@ -143,10 +134,20 @@ class Stage:
         factory = init_factory(works, Product("masa.example", "Holdfast Example Works", "Gateway"), now)
         self.hardware: Hardware = self._hardware(factory)
         self.made = self.hardware.provision(factory, self._serial, self.device, now)
-        self.servers = Servers(self.directory / "owner", works, self._serve)
+        attestation = self._attestation_ca(works) if self.protocol == "acme" else ()
+        owner = ("--directory", str(self.directory / "owner"), "--manufacturer", str(works))
+        self.servers = Servers("holdfast_sim.cli", "serve", *owner, *attestation, *self._serve)
         self._open.callback(self.servers.close)
         self.config = self.directory / "holdfast.yaml"
         self.configure(self.servers.addresses["registrar"])
+
+    def _attestation_ca(self, works: Path) -> tuple[str, ...]:
+        """The maker's attestation CA, and what the owner's ACME server must know of it."""
+        makers = works / EK_AUTHORITY / "issuercert.pem"
+        service = ("attestation-ca", "--factory", str(works), "--makers", str(makers))
+        self._attestation = Servers("holdfast_factory.cli", *service)
+        self._open.callback(self._attestation.close)
+        return "--attestation-anchors", self._attestation.addresses["anchors"]
 
     def _hardware(self, factory: Factory) -> Hardware:
         if self._keys == "pkcs11":
@@ -176,7 +177,11 @@ class Stage:
         )
 
     def _settings(self) -> str:
-        """SCEP has no well-known place, and needs a key that decrypts."""
+        """ACME and SCEP have no well-known place; SCEP needs a key that decrypts, ACME an attestation CA."""
+        if self.protocol == "acme":
+            here = self._attestation.addresses
+            ca = f"{{ca-url: '{here['url']}', anchors-file: {here['server_anchors']}}}"
+            return f"{{url: '{self.servers.addresses['acme']}', attestation: {ca}}}"
         if self.protocol != "scep":
             return "{}"
         return f"{{url: '{self.servers.addresses['scep']}', key: {{algorithm: rsa2048}}}}"

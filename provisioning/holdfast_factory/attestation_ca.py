@@ -41,8 +41,8 @@ TPM_ATTRIBUTES: Final = ("2.23.133.2.1", "2.23.133.2.2", "2.23.133.2.3")
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Whom the CA serves. ``makers``: roots of TPM makers. ``devices``: permanent identifier by the SHA-256
-    (hex) of the EK's SubjectPublicKeyInfo; None names each device by that hash itself. ``life``: of AK
-    certificates."""
+    (hex) of the EK's SubjectPublicKeyInfo or of its certificate; None names each device by the first of them.
+    ``life``: of AK certificates."""
 
     makers: Chain
     devices: Mapping[str, str] | None = None
@@ -85,7 +85,7 @@ class AttestationCa:
         ek, ak = parse_public(application.ek_public), parse_public(application.ak_public)
         certificate = self._check_endorsement(ek, application.ek_chain)
         _check_attestation_key(ak)
-        identifier = self._identifier(ek, application.identifier)
+        identifier = self._identifier(ek, certificate, application.identifier)
         secret = self._random(SECRET_OCTETS)
         sealed = make_credential(ek, ak.name, secret, self._random)
         number = self._random(16).hex()
@@ -139,10 +139,11 @@ class AttestationCa:
             raise TrustError("akca.attributes", f"the endorsement key lacks {', '.join(lacking)}")
         return given[0]
 
-    def _identifier(self, ek: TpmPublic, wanted: str) -> str:
+    def _identifier(self, ek: TpmPublic, certificate: x509.Certificate, wanted: str) -> str:
         fingerprint = hashlib.sha256(spki(ek.key)).hexdigest()
+        listed = hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
         devices = self._policy.devices
-        found = fingerprint if devices is None else devices.get(fingerprint)
+        found = fingerprint if devices is None else devices.get(fingerprint) or devices.get(listed)
         if found is None:
             raise TrustError("akca.unknown-device", f"no device has the endorsement key {fingerprint}")
         if wanted and wanted != found:

@@ -7,6 +7,7 @@ holds ``manufacturer-root.pem``, ``idevid-ca.pem``, ``masa.pem``, each with its 
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from holdfast.wire.errors import ConfigError, StateCorrupt
 from holdfast_factory.files import make_private_directory, write_file
@@ -160,6 +161,57 @@ def _issue(
         .sign(signer, hashes.SHA256())
     )
     return Authority(certificate, key)
+
+
+def make_authority(factory: Factory, name: str, title: str, start: datetime, end: datetime) -> None:
+    """Another CA below the factory's root: ``<name>.pem`` and ``<name>-key.pem`` in its directory."""
+    made = _issue(factory.root, title, factory.product, start, end, path_length=0)
+    write_file(factory.directory / f"{name}-key.pem", _key_pem(made.key), private=True)
+    write_file(factory.directory / f"{name}.pem", made.certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def load_authority(directory: Path, name: str) -> Authority:
+    """What :func:`make_authority` wrote. Raises StateCorrupt."""
+    try:
+        return _load(directory, name)
+    except (OSError, ValueError, TypeError) as error:
+        raise StateCorrupt("factory.corrupt", f"{directory / name}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFiles:
+    """PEM files of a TLS server."""
+
+    chain: Path
+    key: Path
+
+
+def make_server(factory: Factory, name: str, host: str, start: datetime, life: timedelta) -> ServerFiles:
+    """A new key and certificate for a TLS server of the factory's at *host*, a name or an address."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = factory.root
+    try:
+        san: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        san = x509.DNSName(host)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(issuer.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + life)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(key_usage(ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([san]), critical=False)
+        .sign(issuer.key, hashes.SHA256())
+    )
+    files = ServerFiles(factory.directory / f"{name}.pem", factory.directory / f"{name}-key.pem")
+    write_file(files.key, _key_pem(key), private=True)
+    write_file(files.chain, certificate.public_bytes(serialization.Encoding.PEM))
+    return files
 
 
 def key_usage(*, ca: bool) -> x509.KeyUsage:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import json
 import secrets
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "init":
             _init(options)
+        elif options.command == "attestation-ca":
+            _attestation_ca(options)
         else:
             _make_device(options)
     except HoldfastError as error:
@@ -85,6 +90,33 @@ def _on_token(factory: Factory, options: argparse.Namespace) -> Device:
     return make_token_device(factory, place, options.serial, options.out, _now())
 
 
+def _attestation_ca(options: argparse.Namespace) -> None:
+    from holdfast_factory import attestation_service as service  # noqa: PLC0415 (aiohttp is for this alone)
+
+    factory = open_factory(options.factory)
+    trusted = service.makers(tuple(options.makers))
+    ca = service.build(factory, trusted, listed=not options.any_device, now=_now())
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with service.serving(ca, factory, options.host, options.port) as here:
+            told = {
+                "url": here.url,
+                "anchors": str(here.anchors),
+                "server_anchors": str(here.server_anchors),
+            }
+            text = "\n".join(f"{name:16}{value}" for name, value in told.items())
+            print(json.dumps(told) if options.json else text, flush=True)
+            await stop.wait()
+
+    try:
+        asyncio.run(run())
+    except OSError as error:
+        raise ConfigError("akca.listen", f"{options.host} port {options.port}: {error}") from error
+
+
 def _now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
@@ -109,4 +141,26 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--serial", required=True)
     make.add_argument("--out", required=True, metavar="DIR", type=Path, help="what ships with the device")
     make.add_argument("--json", action="store_true")
+    attest = commands.add_parser("attestation-ca", help="certify attestation keys of TPMs until stopped")
+    attest.add_argument("--factory", required=True, metavar="DIR", type=Path)
+    attest.add_argument(
+        "--makers",
+        required=True,
+        action="append",
+        metavar="FILE",
+        type=Path,
+        help="roots of TPM makers (PEM)",
+    )
+    attest.add_argument(
+        "--any-device",
+        action="store_true",
+        help="serve every TPM of these makers, under its endorsement key's fingerprint, not only our devices",
+    )
+    attest.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    attest.add_argument("--port", type=int, default=0, help="port to listen on (default: any)")
+    attest.add_argument("--json", action="store_true", help="print one JSON line")
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

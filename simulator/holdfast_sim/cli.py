@@ -12,10 +12,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import yaml
+from cryptography import x509
 
 from holdfast.wire.errors import ConfigError, HoldfastError
 from holdfast.wire.model import KeyAlgorithm
@@ -60,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--label", action="append", default=[], help="an EST label that exists")
     serve.add_argument("--fault", action="append", default=[], metavar="WHERE:KIND[:TIMES][:NAME=VALUE]...")
     serve.add_argument("--faults", type=Path, metavar="FILE", help="a YAML or JSON list of faults")
+    serve.add_argument(
+        "--attestation-anchors",
+        type=Path,
+        metavar="FILE",
+        help="attestation CAs that the ACME server believes",
+    )
     serve.add_argument("--rsa", action="store_true", help="RSA keys for all certification authorities")
     serve.add_argument("--host", default=LOOPBACK, help="address to listen on")
     serve.add_argument("--port", type=int, default=0, help="port of registrar and EST (default: any)")
@@ -99,7 +107,7 @@ def _world(options: argparse.Namespace) -> World:
     names = tuple(dict.fromkeys(("localhost", "127.0.0.1", options.host)))
     if bad := [serial for serial in options.device if not SERIAL_NUMBER.fullmatch(serial)]:
         raise ConfigError("sim.device", f"no usable serial number: {bad[0]!r}")
-    return World.create(
+    world = World.create(
         lambda: datetime.now(UTC),
         secrets.token_bytes,
         manufacturer=Manufacturer.load(options.manufacturer, secrets.token_bytes)
@@ -116,6 +124,10 @@ def _world(options: argparse.Namespace) -> World:
         # Nobody sells these devices: whoever shows an IDevID of the manufacturer is a new device of ours.
         vouchers=VoucherPolicy(open_ledger=True),
     )
+    if options.attestation_anchors is not None:
+        anchors = tuple(x509.load_pem_x509_certificates(options.attestation_anchors.read_bytes()))
+        world.acme.policy = replace(world.acme.policy, attestation_anchors=anchors)
+    return world
 
 
 def duration(text: str) -> timedelta | None:
@@ -153,6 +165,7 @@ def _announcement(addresses: Addresses, place: Path, *, as_json: bool) -> str:
         "brski": addresses.brski_url,
         "masa": addresses.masa_url,
         "application": "https://{}:{}/".format(*addresses.application),
+        "acme": "https://{}:{}/acme/directory".format(*addresses.registrar),
         "scep": f"{addresses.plain_url}{ScepPolicy().path}",
         "directory": str(place),
         "anchors": str(place / pki.ANCHORS),

@@ -76,7 +76,7 @@ class Office:
 
     def serve(self, shown: akca.Application, store: TpmStore) -> tuple[x509.Certificate, ...]:
         """The whole protocol, through the HTTP face."""
-        exchange = akca.apply(shown, store.attestor.activate)
+        exchange = akca.apply(shown, store.attesting().activate)
         request = next(exchange)
         try:
             while True:
@@ -98,7 +98,7 @@ def refused(office: Office, shown: akca.Application, store: TpmStore, code: str)
 
 
 def test_a_tpm_of_a_known_maker_gets_a_certificate(maker: Maker, store: TpmStore, tmp_path: Path) -> None:
-    shown = application(store.attestor)
+    shown = application(store.attesting())
     office = Office(maker.anchors)
     (leaf,) = office.serve(shown, store)
     assert leaf.public_key() == parse_public(shown.ak_public).key
@@ -115,11 +115,11 @@ def test_a_tpm_of_a_known_maker_gets_a_certificate(maker: Maker, store: TpmStore
 
 def test_what_the_ca_certified_convinces_an_acme_server(maker: Maker, store: TpmStore) -> None:
     """From bare TPM to a certificate by attestation, nothing faked: EK, AK, device-attest-01."""
-    shown = application(store.attestor)
+    shown = application(store.attesting())
     office = Office(maker.anchors, {fingerprint(shown): "HF-0042"})
     chain = office.serve(shown, store)
     key = store.generate(KeyRef("tpm2:blob:ldevid-1"), KeySpec())
-    attest = attest_with(store.attestor, key, chain)
+    attest = attest_with(store.attesting(), key, chain)
     judge(read_object(attest(b"t.k")), "t.k", office.ca.anchors, MOMENT, identifier="HF-0042")
     case = Case(
         identifiers=(Identifier("permanent-identifier", "HF-0042"),),
@@ -139,20 +139,20 @@ def test_what_the_ca_certified_convinces_an_acme_server(maker: Maker, store: Tpm
 
 
 def test_a_tpm_of_an_unknown_maker(store: TpmStore) -> None:
-    refused(Office((pki.ca("Another maker").certificate,)), application(store.attestor), store, "chain.")
+    refused(Office((pki.ca("Another maker").certificate,)), application(store.attesting()), store, "chain.")
 
 
 def test_a_tpm_without_a_certificate(maker: Maker, store: TpmStore) -> None:
-    shown = replace(application(store.attestor), ek_chain=())
+    shown = replace(application(store.attesting()), ek_chain=())
     refused(Office(maker.anchors), shown, store, "akca.no-certificate")
 
 
 def test_the_certificate_of_another_tpm(maker: Maker, store: TpmStore, tmp_path: Path) -> None:
     with open_store(TpmSettings(maker.second.tcti, tmp_path / "other")) as other:
-        stolen = application(other.attestor).ek_chain
+        stolen = application(other.attesting()).ek_chain
     refused(
         Office(maker.anchors),
-        replace(application(store.attestor), ek_chain=stolen),
+        replace(application(store.attesting()), ek_chain=stolen),
         store,
         "akca.key-mismatch",
     )
@@ -163,7 +163,7 @@ def test_an_attestation_key_of_another_tpm_does_not_open_the_secret(
 ) -> None:
     """Everything is genuine, but the two keys are in two TPMs: neither opens what was sealed."""
     with open_store(TpmSettings(maker.second.tcti, tmp_path / "other")) as other:
-        shown = replace(application(store.attestor), ak_public=other.attestor.attestation_public())
+        shown = replace(application(store.attesting()), ak_public=other.attesting().attestation_public())
         for holder in (store, other):
             with pytest.raises(KeyStoreError) as caught:
                 Office(maker.anchors).serve(shown, holder)
@@ -173,12 +173,12 @@ def test_an_attestation_key_of_another_tpm_does_not_open_the_secret(
 def test_a_key_that_is_not_restricted(maker: Maker, store: TpmStore) -> None:
     """Such a key would sign a forged statement for whoever asks."""
     key = store.generate(KeyRef("tpm2:blob:ldevid-1"), KeySpec())
-    shown = replace(application(store.attestor), ak_public=store.attestor.certify(key, b"").public)
+    shown = replace(application(store.attesting()), ak_public=store.attesting().certify(key, b"").public)
     refused(Office(maker.anchors), shown, store, "akca.attributes")
 
 
 def test_a_device_that_is_on_no_list_or_under_another_name(maker: Maker, store: TpmStore) -> None:
-    shown = application(store.attestor)
+    shown = application(store.attesting())
     refused(Office(maker.anchors, {}), shown, store, "akca.unknown-device")
     office = Office(maker.anchors, {fingerprint(shown): "HF-1"})
     refused(office, replace(shown, identifier="HF-2"), store, "akca.identifier")
@@ -187,11 +187,11 @@ def test_a_device_that_is_on_no_list_or_under_another_name(maker: Maker, store: 
 
 def test_a_wrong_secret_a_late_one_and_one_used_twice(maker: Maker, store: TpmStore) -> None:
     office = Office(maker.anchors)
-    shown = application(store.attestor)
+    shown = application(store.attesting())
 
     def opened() -> akca.Response:
         found = office.ca.challenge(shown)
-        return akca.Response(found.id, store.attestor.activate(found.id_object, found.encrypted_secret))
+        return akca.Response(found.id, store.attesting().activate(found.id_object, found.encrypted_secret))
 
     good = opened()
     office.ca.certificate(good)
@@ -234,7 +234,7 @@ def test_a_ca_that_answers_nonsense(code: str, answer: HttpResponse) -> None:
 
 
 def test_a_certificate_for_another_key_is_not_taken(maker: Maker, store: TpmStore) -> None:
-    exchange = akca.apply(application(store.attestor), lambda _i, _s: b"")
+    exchange = akca.apply(application(store.attesting()), lambda _i, _s: b"")
     next(exchange)
     json = (("Content-Type", "application/json"),)
     exchange.send(HttpResponse(200, json, akca.encode(akca.Challenge("1", b"", b""))))

@@ -46,10 +46,13 @@ def store(chip: Swtpm, tmp_path: Path) -> Iterator[TpmStore]:
 
 
 @pytest.mark.parametrize("algorithm", [KeyAlgorithm.P256, KeyAlgorithm.P384, KeyAlgorithm.RSA2048])
-def test_a_new_key_is_certified_by_its_own_tpm(store: TpmStore, algorithm: KeyAlgorithm) -> None:
+@pytest.mark.parametrize("by", [KeyAlgorithm.P256, KeyAlgorithm.RSA2048])
+def test_a_new_key_is_certified_by_its_own_tpm(
+    store: TpmStore, algorithm: KeyAlgorithm, by: KeyAlgorithm
+) -> None:
     key = store.generate(REF, KeySpec(algorithm))
-    evidence = store.attestor.certify(key, b"challenge")
-    attestation = parse_public(store.attestor.attestation_public())
+    evidence = store.attesting(by).certify(key, b"challenge")
+    attestation = parse_public(store.attesting(by).attestation_public())
     public = parse_public(evidence.public)
     assert spki(public.key) == spki(key.signer())
     assert public.lacking(HARDWARE_BOUND | SIGN) == ()
@@ -59,9 +62,9 @@ def test_a_new_key_is_certified_by_its_own_tpm(store: TpmStore, algorithm: KeyAl
 
 
 def test_a_statement_stands_for_one_key_and_one_challenge(store: TpmStore) -> None:
-    evidence = store.attestor.certify(store.generate(REF, KeySpec()), b"challenge")
-    other = store.attestor.certify(store.generate(KeyRef("tpm2:blob:ldevid-2"), KeySpec()), b"challenge")
-    attestation = parse_public(store.attestor.attestation_public())
+    evidence = store.attesting().certify(store.generate(REF, KeySpec()), b"challenge")
+    other = store.attesting().certify(store.generate(KeyRef("tpm2:blob:ldevid-2"), KeySpec()), b"challenge")
+    attestation = parse_public(store.attesting().attestation_public())
     statement, public = parse_certify(evidence.statement), parse_public(evidence.public)
     cases = {
         "attest.extra-data": lambda: require_certified(statement, public, b"another"),
@@ -83,7 +86,7 @@ def test_a_statement_stands_for_one_key_and_one_challenge(store: TpmStore) -> No
 
 
 def test_public_areas_that_cannot_be_read(store: TpmStore) -> None:
-    area = store.attestor.attestation_public()
+    area = store.attesting().attestation_public()
     for cut in range(len(area)):
         with pytest.raises(RemoteProtocolError):
             parse_public(area[:cut])
@@ -99,38 +102,44 @@ def test_the_attestation_key_is_the_same_after_a_restart_and_a_cleared_owner(
     chip: Swtpm, tmp_path: Path
 ) -> None:
     with open_store(TpmSettings(chip.tcti, tmp_path / "a")) as first:
-        area = first.attestor.attestation_public()
+        area = first.attesting().attestation_public()
     with open_store(TpmSettings(chip.tcti, tmp_path / "b")) as second:
-        assert second.attestor.attestation_public() == area
+        assert second.attesting().attestation_public() == area
+
+
+def test_attestation_keys_of_other_kinds_are_refused(store: TpmStore) -> None:
+    with pytest.raises(KeyStoreError) as caught:
+        store.attesting(KeyAlgorithm.P384)
+    assert caught.value.code == "key.unsupported"
 
 
 # --- credential activation
 
 
 def test_a_secret_is_opened_by_the_tpm_that_it_was_sealed_for(store: TpmStore) -> None:
-    endorsement = store.attestor.endorsement_key()
+    endorsement = store.attesting().endorsement_key()
     ek = parse_public(endorsement.public)
     assert endorsement.certificate is not None
     certificate = x509.load_der_x509_certificate(endorsement.certificate)
     assert spki(certificate) == spki(ek.key)
-    name = parse_public(store.attestor.attestation_public()).name
+    name = parse_public(store.attesting().attestation_public()).name
     secret = secrets.token_bytes(32)
     sealed = make_credential(ek, name, secret, secrets.token_bytes)
-    assert store.attestor.activate(sealed.id_object, sealed.encrypted_secret) == secret
+    assert store.attesting().activate(sealed.id_object, sealed.encrypted_secret) == secret
 
 
 def test_a_secret_for_another_key_or_tpm_stays_closed(store: TpmStore, tmp_path: Path) -> None:
-    ek = parse_public(store.attestor.endorsement_key().public)
-    name = parse_public(store.attestor.attestation_public()).name
+    ek = parse_public(store.attesting().endorsement_key().public)
+    name = parse_public(store.attesting().attestation_public()).name
     for_other_key = make_credential(ek, name[:-1] + b"\0", b"s" * 32, secrets.token_bytes)
     with Swtpm(tmp_path / "other") as chip, open_store(TpmSettings(chip.tcti, tmp_path / "k")) as other:
-        stranger = parse_public(other.attestor.endorsement_key().public)
+        stranger = parse_public(other.attesting().endorsement_key().public)
     for_other_tpm = make_credential(stranger, name, b"s" * 32, secrets.token_bytes)
     tampered = make_credential(ek, name, b"s" * 32, secrets.token_bytes)
     tampered = replace(tampered, id_object=tampered.id_object[:-1] + bytes([tampered.id_object[-1] ^ 1]))
     for sealed in (for_other_key, for_other_tpm, tampered):
         with pytest.raises(KeyStoreError) as caught:
-            store.attestor.activate(sealed.id_object, sealed.encrypted_secret)
+            store.attesting().activate(sealed.id_object, sealed.encrypted_secret)
         assert caught.value.code == "key.activation"
 
 

@@ -76,6 +76,7 @@ class Case:
         self.world.acme.probe = self.board.probe
         self.account_key: SigningKey = options.pop("account_key", None) or new_key()
         self.key: SigningKey = options.pop("key", None) or new_key()
+        self.attest: Callable[[bytes], bytes] | None = options.pop("attest", None)
         self.options = {"solver": self.board, **options}
         self.identifiers = tuple(identifiers)
         self.sent: list[HttpRequest] = []
@@ -89,7 +90,9 @@ class Case:
     def protocol(self) -> AcmeProtocol:
         kinds = self.options.pop("prefer", ("http-01", "dns-01"))
         self.options["prefer"] = kinds
-        return AcmeProtocol("/acme/directory", self.account_key, self.identifiers, **self.options)
+        device = next((i.value for i in self.identifiers if i.type == "permanent-identifier"), None)
+        named = None if device is None else lambda: device
+        return AcmeProtocol("/acme/directory", device=named, **self.options)
 
     @property
     def request(self) -> EnrollmentRequest:
@@ -102,6 +105,8 @@ class Case:
             anchors=self.world.domain.anchors,
             transaction=b"t",
             random=secrets.token_bytes,
+            account=self.account_key,
+            attest=self.attest,
         )
 
     def drive(self, exchange: Generator[HttpRequest, HttpResponse, Any]) -> Any:

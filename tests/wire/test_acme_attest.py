@@ -241,6 +241,6 @@ def test_another_key_than_the_attested_one_is_refused() -> None:
 
 def test_a_key_store_that_cannot_attest_says_so() -> None:
     case = device_case()
-    case.options["attest"] = None
+    case.attest = None
     with pytest.raises(LocalProtocolError, match="cannot attest"):
         case.enroll()

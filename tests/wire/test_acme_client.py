@@ -184,6 +184,26 @@ def test_a_challenge_that_shows_nothing_is_a_failed_challenge() -> None:
     assert "connection" in caught.value.detail
 
 
+def test_a_failed_challenge_is_seen_where_the_authorization_stays_pending() -> None:
+    """As step-ca leaves it: else the order would be asked for until it ends."""
+    case = Case()
+    case.world.acme.probe = lambda _: None
+
+    def change(request: HttpRequest, answer: HttpResponse) -> HttpResponse:
+        if "/authz/" not in request.target:
+            return answer
+        value = json.loads(answer.body)
+        failed = value["status"] == "invalid"
+        value["status"] = "pending" if failed else value["status"]
+        for challenge in value["challenges"]:
+            challenge["status"] = "invalid" if failed else challenge["status"]
+        return replace(answer, body=json.dumps(value).encode())
+
+    case.change = change
+    with pytest.raises(ChallengeFailed):
+        case.enroll()
+
+
 def test_no_challenge_that_we_can_meet() -> None:
     case = Case(prefer=("tls-alpn-01",), solver=None)
     refused(case, "acme.solver", LocalProtocolError)

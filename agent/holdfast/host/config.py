@@ -12,16 +12,20 @@ from holdfast.host.config_formats import (
     https_url,
     proxy,
     registrar,
+    split_acme_url,
     split_cmp_url,
     split_est_url,
     split_scep_url,
 )
 from holdfast.host.config_model import (
     DEFAULT_NV_INDEX,
+    AcmeSettings,
     AgentSettings,
+    AttestationSettings,
     ChallengeSettings,
     CmpSettings,
     DeploySettings,
+    DnsSettings,
     EstSettings,
     HookSettings,
     IdentitySettings,
@@ -46,9 +50,12 @@ from holdfast.wire.model import KeyAlgorithm
 from holdfast.wire.scep.settings import Decryption, Legacy
 
 __all__ = [
+    "AcmeSettings",
+    "AttestationSettings",
     "ChallengeSettings",
     "CmpSettings",
     "DeploySettings",
+    "DnsSettings",
     "EstSettings",
     "HookSettings",
     "IdentitySettings",
@@ -205,6 +212,7 @@ class _Reader:
             EstSettings.kind: self._est_settings,
             CmpSettings.kind: self._cmp_settings,
             ScepSettings.kind: self._scep_settings,
+            AcmeSettings.kind: self._acme_settings,
         }
         return readers[kind](settings)
 
@@ -259,6 +267,48 @@ class _Reader:
             cipher=data["cipher"],
             poll_seconds=data["poll-seconds"],
             challenge_at_renewal=data["challenge-at-renewal"],
+        )
+
+    def _acme_settings(self, data: Any) -> AcmeSettings:
+        origin, directory = split_acme_url(data["url"])
+        secret = self._path(data, "external-account-file")
+        if "external-account-credential" in data:
+            secret = self._credentials / data["external-account-credential"]
+        attestation = data["attestation"]
+        return AcmeSettings(
+            origin=origin,
+            directory=directory,
+            name=data.get("name"),
+            anchors_file=self._path(data, "anchors-file"),
+            challenges=tuple(data["challenges"]),
+            contacts=tuple(data["contacts"]),
+            external=data.get("external-account"),
+            external_file=secret,
+            profile=data.get("profile"),
+            alternate=data.get("alternate-chain"),
+            for_server=data["use"] == "server",
+            http_port=data["http-port"],
+            tls_port=data["tls-port"],
+            dns=self._dns(data["dns"]) if "dns" in data else None,
+            attestation=AttestationSettings(
+                ca_url=https_url(attestation["ca-url"]) if "ca-url" in attestation else None,
+                chain_file=self._path(attestation, "chain-file"),
+                anchors_file=self._path(attestation, "anchors-file"),
+                device_in_csr=attestation["device-in-csr"],
+                algorithm=KeyAlgorithm(attestation["key"]),
+            ),
+        )
+
+    def _dns(self, data: Any) -> DnsSettings:
+        return DnsSettings(
+            server=data.get("server", ""),
+            port=data["port"],
+            zone=data.get("zone", ""),
+            key_name=data.get("key-name"),
+            key_file=self._path(data, "key-file"),
+            key_algorithm=data["key-algorithm"],
+            command=tuple(data.get("command", ())),
+            timeout_seconds=data["timeout-seconds"],
         )
 
     def _challenge(self, data: Any) -> ChallengeSettings | None:

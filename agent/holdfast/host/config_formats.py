@@ -103,6 +103,22 @@ def split_scep_url(text: str) -> tuple[str, str]:
     return f"{parts.scheme}://{_authority(parts)}", where
 
 
+def acme_url(text: str) -> str:
+    """The URL of an ACME directory."""
+    split_acme_url(text)
+    return text
+
+
+def split_acme_url(text: str) -> tuple[str, str]:
+    """Origin and origin-form target of an ACME directory (RFC 8555 §6.1: https only)."""
+    parts = _split(text)
+    if parts.scheme != "https":
+        raise ValueError("must start with https://")
+    if parts.path in {"", "/"} and not parts.query:
+        raise ValueError("needs the path of the directory")
+    return f"https://{_authority(parts)}", parts.path + (f"?{parts.query}" if parts.query else "")
+
+
 def path(text: str) -> str:
     """A path; a relative one starts at the configuration's directory."""
     if not text or "\0" in text or len(text) > 4096:
@@ -210,6 +226,7 @@ FORMATS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
         "est-url": est_url,
         "cmp-url": cmp_url,
         "scep-url": scep_url,
+        "acme-url": acme_url,
         "path": path,
         "absolute-path": absolute_path,
         "template": template,

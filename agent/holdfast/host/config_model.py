@@ -13,6 +13,7 @@ from holdfast.host.clock import Policy
 from holdfast.host.config_secrets import read_secret, secret_from
 from holdfast.host.config_tokens import TokenSettings
 from holdfast.keys.open import Pkcs11Settings, TpmSettings
+from holdfast.wire.acme.account import ExternalAccount
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.http import HttpCredentials
 from holdfast.wire.model import KeyAlgorithm
@@ -181,7 +182,72 @@ class ScepSettings:
     challenge_at_renewal: bool = False
 
 
-ProtocolSettings = EstSettings | CmpSettings | ScepSettings
+@dataclass(frozen=True, slots=True)
+class AttestationSettings:
+    """Who certifies the attestation key: a CA at ``ca_url``, trusted by ``anchors_file`` (None: as the ACME
+    server), or nobody any more, because ``chain_file`` holds
+    the certificate already. ``algorithm``: the attestation key's kind. ``device_in_csr``: name the device
+    in the CSR, too."""
+
+    ca_url: str | None = None
+    chain_file: Path | None = None
+    anchors_file: Path | None = None
+    device_in_csr: bool = True
+    algorithm: KeyAlgorithm = KeyAlgorithm.P256
+
+
+@dataclass(frozen=True, slots=True)
+class DnsSettings:
+    """Who writes TXT records: a DNS server that takes updates, or a program (``argv``, without a shell)."""
+
+    server: str = ""
+    port: int = 53
+    zone: str = ""
+    key_name: str | None = None
+    key_file: Path | None = None
+    key_algorithm: str = "hmac-sha256"
+    command: tuple[str, ...] = ()
+    timeout_seconds: float = 60
+
+
+@dataclass(frozen=True, slots=True)
+class AcmeSettings:
+    """Enrollment over ACME (RFC 8555). ``origin`` is ``https://host:port``, ``directory`` a target there.
+
+    ``challenges`` are the kinds that may be met, best first. ``external`` names the external account whose
+    key is in ``external_file``."""
+
+    kind: ClassVar[str] = "acme"
+
+    origin: str
+    directory: str
+    name: str | None = None
+    anchors_file: Path | None = None
+    challenges: tuple[str, ...] = ("device-attest-01",)
+    contacts: tuple[str, ...] = ()
+    external: str | None = None
+    external_file: Path | None = None
+    profile: str | None = None
+    alternate: str | None = None
+    for_server: bool = False
+    http_port: int = 80
+    tls_port: int = 443
+    dns: DnsSettings | None = None
+    attestation: AttestationSettings = AttestationSettings()
+
+    @property
+    def external_account(self) -> ExternalAccount | None:
+        """Key identifier and MAC key, read now. Raises ConfigError."""
+        if self.external is None or self.external_file is None:
+            return None
+        try:
+            text = read_secret(self.external_file).decode("ascii")
+        except UnicodeDecodeError:
+            raise ConfigError("config.secret", f"{self.external_file}: not base64url") from None
+        return ExternalAccount.parse(self.external, text)
+
+
+ProtocolSettings = EstSettings | CmpSettings | ScepSettings | AcmeSettings
 """One rung of a ladder. Each kind of it has a ``kind`` as the file spells it, and a ``name`` or None."""
 
 

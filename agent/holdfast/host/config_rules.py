@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from holdfast.host.config_acme import faults as acme_faults
 from holdfast.host.config_formats import split_est_url
 from holdfast.host.config_model import rung_names
 from holdfast.host.config_scep import faults as scep_faults
@@ -71,6 +72,7 @@ class Rules:
             "est": self._est,
             "cmp": self._cmp,
             "scep": lambda where: scep_faults(self, where),
+            "acme": lambda where: acme_faults(self, where),
         }
         rungs: list[tuple[KeyPath, str | None]] = []
         for n in range(len(self.get(path, list) or [])):

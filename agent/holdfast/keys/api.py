@@ -140,8 +140,22 @@ class EndorsementKey:
     issuers: bytes = field(repr=False)
 
 
+@runtime_checkable
+class Attests(Protocol):
+    """A :class:`KeyStore` whose hardware attests keys."""
+
+    def attesting(self, algorithm: KeyAlgorithm = KeyAlgorithm.P256) -> Attesting:
+        """Attestation by a key of that kind: P-256 or RSA-2048."""
+        ...
+
+
 class Attesting(Protocol):
     """What a key store can do whose hardware states things about its keys."""
+
+    @property
+    def algorithm(self) -> KeyAlgorithm:
+        """The kind of the attestation key."""
+        ...
 
     def attestation_public(self) -> bytes:
         """TPMT_PUBLIC of the attestation key, which is made if need be."""

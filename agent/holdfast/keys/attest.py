@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from holdfast.keys.api import Attesting, Key
 from holdfast.wire.acme.attest import TpmStatement, qualifying_data, write_object
 from holdfast.wire.acme.challenges import Attest
-from holdfast.wire.model import Chain
+from holdfast.wire.model import Chain, KeyAlgorithm
 from holdfast.wire.tpm import akca
 
-ES256: Final = -7
-"""COSE's name for what our attestation key signs with."""
+COSE: Final = {KeyAlgorithm.P256: -7, KeyAlgorithm.RSA2048: -257}
+"""COSE's names for what our attestation keys sign with."""
 
 
 def attest_with(attesting: Attesting, key: Key, chain: Chain) -> Attest:
@@ -23,7 +23,9 @@ def attest_with(attesting: Attesting, key: Key, chain: Chain) -> Attest:
         evidence = attesting.certify(key, qualifying_data(key_authorization.decode()))
         ders = tuple(each.public_bytes(Encoding.DER) for each in chain)
         return write_object(
-            TpmStatement(ES256, ders, evidence.signature, evidence.statement, evidence.public)
+            TpmStatement(
+                COSE[attesting.algorithm], ders, evidence.signature, evidence.statement, evidence.public
+            )
         )
 
     return attest

@@ -26,6 +26,7 @@ from holdfast.keys.tpm_templates import public_key
 from holdfast.keys.tpm_usage import lockout_counter
 from holdfast.keys.tpm_wrapped import PREFIX, WrappedKeys
 from holdfast.wire.errors import KeyStoreError
+from holdfast.wire.model import KeyAlgorithm
 
 Storage = Literal["blob", "persistent"]
 
@@ -67,7 +68,6 @@ class TpmStore:
         self._root = StorageRoot(self._objects, srk, owner_auth)
         self._wrapped = WrappedKeys(self._objects, self._root, KeyFiles(directory), auth)
         self._persistent = PersistentKeys(self._objects, self._root, self._range, auth)
-        self._attestor = TpmAttestor(self._objects, owner_auth=owner_auth)
         self._idevid: int | None = None
 
     def __enter__(self) -> Self:
@@ -161,10 +161,9 @@ class TpmStore:
             )
         return certificate
 
-    @property
-    def attestor(self) -> TpmAttestor:
-        """Attestation by the same TPM, over the same connection."""
-        return self._attestor
+    def attesting(self, algorithm: KeyAlgorithm = KeyAlgorithm.P256) -> TpmAttestor:
+        """Attestation by the same TPM, over the same connection. Raises KeyStoreError ``key.unsupported``."""
+        return TpmAttestor(self._objects, algorithm=algorithm, owner_auth=self._owner_auth)
 
     def _home(self, ref: KeyRef) -> WrappedKeys | PersistentKeys:
         return self._wrapped if ref.startswith(PREFIX) else self._persistent

@@ -35,8 +35,9 @@ from holdfast.keys.tpm_objects import Objects
 from holdfast.keys.tpm_parent import Secret, secret_value
 from holdfast.keys.tpm_templates import attestation_key
 from holdfast.wire.errors import KeyNotFound, KeyStoreError
+from holdfast.wire.model import KeyAlgorithm
 
-AK_HANDLE: Final = 0x81010180
+AK_HANDLES: Final = {KeyAlgorithm.P256: 0x81010180, KeyAlgorithm.RSA2048: 0x81010181}
 """Behind the range of the agent's own persistent keys; the TCG's IAK at 0x81020001 is the factory's."""
 
 EK_KINDS: Final = ("EK-HIGH-ECC256", "EK-ECC256", "EK-HIGH-ECC384", "EK-HIGH-RSA2048", "EK-RSA2048")
@@ -55,12 +56,15 @@ class TpmAttestor:
         self,
         objects: Objects,
         *,
-        handle: int = AK_HANDLE,
+        algorithm: KeyAlgorithm = KeyAlgorithm.P256,
         owner_auth: Secret | None = None,
         endorsement_auth: Secret | None = None,
     ) -> None:
         self._objects = objects
-        self._handle = handle
+        if algorithm not in AK_HANDLES:
+            raise KeyStoreError("key.unsupported", f"no attestation key of kind {algorithm.value}")
+        self.algorithm = algorithm
+        self._handle = AK_HANDLES[algorithm]
         self._owner_auth = owner_auth
         self._endorsement_auth = endorsement_auth
 
@@ -153,7 +157,7 @@ class TpmAttestor:
         esapi.tr_set_auth(ESYS_TR.ENDORSEMENT, secret_value(self._endorsement_auth))
         esapi.tr_set_auth(ESYS_TR.OWNER, secret_value(self._owner_auth))
         self._objects.make_place(esapi)
-        public = TPM2B_PUBLIC(publicArea=attestation_key())
+        public = TPM2B_PUBLIC(publicArea=attestation_key(self.algorithm))
         made, *_ = esapi.create_primary(TPM2B_SENSITIVE_CREATE(), public, ESYS_TR.ENDORSEMENT)
         try:
             esapi.evict_control(ESYS_TR.OWNER, made, self._handle)

@@ -95,13 +95,24 @@ def signing_key(spec: KeySpec) -> Any:
     return _template(TPM2_ALG.RSA, attributes, TPMU_PUBLIC_PARMS(rsaDetail=detail))
 
 
-def attestation_key() -> Any:
-    """The template of the attestation key: P-256, signs only what its TPM made (restricted).
+def attestation_key(algorithm: KeyAlgorithm) -> Any:
+    """The template of an attestation key: P-256 or RSA-2048, signs only what its TPM made (restricted).
 
-    ``unique`` sets it apart from other primary keys of the endorsement hierarchy.
+    ``unique`` sets it apart from other primary keys of the endorsement hierarchy. Raises
+    KeyStoreError(``key.unsupported``).
     """
     none = TPMT_SYM_DEF_OBJECT(algorithm=TPM2_ALG.NULL)
-    area = _ecc(_OURS | TPMA_OBJECT.SIGN_ENCRYPT | TPMA_OBJECT.RESTRICTED, none, TPM2_ECC.NIST_P256)
+    attributes = _OURS | TPMA_OBJECT.SIGN_ENCRYPT | TPMA_OBJECT.RESTRICTED
+    if algorithm is KeyAlgorithm.RSA2048:
+        rsassa = TPMT_RSA_SCHEME(scheme=TPM2_ALG.RSASSA)
+        rsassa.details.rsassa.hashAlg = TPM2_ALG.SHA256
+        detail = TPMS_RSA_PARMS(symmetric=none, scheme=rsassa, keyBits=2048, exponent=0)
+        area = _template(TPM2_ALG.RSA, attributes, TPMU_PUBLIC_PARMS(rsaDetail=detail))
+        area.unique.rsa = b"HOLDFAST-AK".ljust(256, b"\0")
+        return area
+    if algorithm is not KeyAlgorithm.P256:
+        raise KeyStoreError("key.unsupported", f"no attestation key of kind {algorithm.value}")
+    area = _ecc(attributes, none, TPM2_ECC.NIST_P256)
     scheme = TPMT_ECC_SCHEME(scheme=TPM2_ALG.ECDSA)
     scheme.details.ecdsa.hashAlg = TPM2_ALG.SHA256
     area.parameters.eccDetail.scheme = scheme

@@ -135,7 +135,8 @@ class OfferTaken:
     """The CA's certificates and wishes were read, and a key was planned: it does not exist yet.
 
     ``passed`` are the better rungs that did not answer, best first; ``transport`` is planned, too, where the
-    protocol wants a second key; ``retired`` are anchors that go.
+    protocol wants a second key, and so is ``account``, if it is not the one that there was; ``retired`` are
+    anchors that go.
     """
 
     purpose: Purpose
@@ -151,6 +152,7 @@ class OfferTaken:
     passed: tuple[Bar, ...] = ()
     transport: KeyRef = NO_KEY
     retired: tuple[Retired, ...] = ()
+    account: KeyRef = NO_KEY
 
 
 @dataclass(frozen=True, slots=True)

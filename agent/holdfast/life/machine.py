@@ -161,7 +161,13 @@ def _keep(identity: Identity, _event: object, _now: Moment) -> Identity:
 
 def _retire(identity: Identity, *keys: KeyRef) -> tuple[KeyRef, ...]:
     """The keys to destroy once nothing of *identity* names *keys* any more."""
-    in_use = {NO_KEY, identity.credential.key, identity.transaction.key, identity.transaction.transport}
+    in_use = {
+        NO_KEY,
+        identity.credential.key,
+        identity.transaction.key,
+        identity.transaction.transport,
+        identity.account,
+    }
     return tuple(dict.fromkeys(k for k in (*identity.retiring, *keys) if k not in in_use))
 
 
@@ -244,6 +250,7 @@ def _keyed(identity: Identity, event: ev.OfferTaken, now: Moment) -> Identity:
         transaction=transaction,
         schedule=_progress(identity.schedule),
         ladder=arrived(identity.ladder, event.rung, event.passed, now.now),
+        account=event.account or identity.account,
     )
     return replace(changed, retiring=_retire(changed))
 

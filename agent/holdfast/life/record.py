@@ -52,6 +52,7 @@ class Provenance(Enum):
     VOUCHER = "voucher"
     CACERTS = "cacerts"  # named over a channel that the anchors before vouched for
     ROLLOVER = "rollover"  # the same, and signed by an anchor before
+    CONFIGURED = "configured"  # by the operator, for a server outside the domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +231,9 @@ class Identity:
     """One identity: a credential, a transaction, keys that wait to be destroyed, a schedule, how far other
     programs have the credential, and its place on the ladder of protocols.
 
-    ``directory`` is where its files are. ``dropped`` is when the configuration was first seen without it.
-    ``standing`` is when its certificate's status is looked up again.
-    """
+    ``account`` is the key that stands for it at an ACME server. ``directory`` is where its files are.
+    ``dropped`` is when the configuration was first seen without it. ``standing`` is when its certificate's
+    status is looked up again. """
 
     name: str
     credential: Credential = Credential()
@@ -241,6 +242,7 @@ class Identity:
     schedule: Schedule = Schedule()
     deployment: Deployment = Deployment()
     ladder: Ladder = Ladder()
+    account: KeyRef = NO_KEY
     directory: str = ""
     dropped: datetime | None = None
     standing: Schedule = Schedule()
@@ -288,7 +290,8 @@ class DeviceRecord:
         """Every key reference that the record names; keys outside it are orphans."""
         refs: set[KeyRef] = set()
         for i in self.identities:
-            refs.update((i.credential.key, i.transaction.key, i.transaction.transport, *i.retiring))
+            transaction = i.transaction
+            refs.update((i.credential.key, transaction.key, transaction.transport, i.account, *i.retiring))
         return frozenset(refs - {NO_KEY})
 
 

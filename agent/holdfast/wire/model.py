@@ -132,10 +132,12 @@ class CsrTemplate:
 class KeyDemand:
     """What a protocol asks of a key beyond its algorithm. ``decrypt``: RSA that also decrypts (SCEP).
     ``transport``: beside it, a key of this kind in the same hardware that decrypts in its place until the
-    certificate is there."""
+    certificate is there. ``account``: one that stands for the device at the CA, whatever becomes of its
+    certificates (ACME)."""
 
     decrypt: bool = False
     transport: KeyAlgorithm | None = None
+    account: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,8 @@ class EnrollmentRequest:
 
     ``signer`` is the identity that signs messages, for protocols that protect messages themselves: the IDevID
     at first, the present credential on renewal. Its chain has the leaf first. ``transport`` is the key that
-    decrypts in the place of ``key``, where the protocol demanded one.
+    decrypts in the place of ``key``, where the protocol demanded one, as it did ``account``. ``attest`` gives
+    the hardware's statement about ``key`` for a key authorization, where the hardware can (ACME).
     """
 
     purpose: Purpose
@@ -179,6 +182,8 @@ class EnrollmentRequest:
     template: CsrTemplate = CsrTemplate()
     signer: tuple[Chain, SigningKey] | None = field(default=None, repr=False)
     transport: SigningKey | None = field(default=None, repr=False)
+    account: SigningKey | None = field(default=None, repr=False)
+    attest: Callable[[bytes], bytes] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from holdfast.host.config import IdentitySettings
+from holdfast.host.config import AcmeSettings, IdentitySettings
 from holdfast.life import events as ev
 from holdfast.life.ladder import Down, Pressure, barred, candidates, forsakes, moves_on, reasons, way_down
 from holdfast.life.record import Bar, Identity, TransactionState
@@ -29,6 +29,13 @@ class Ascent:
     def lower(self) -> bool:
         """Whether the last word came from another rung than the best."""
         return self.rung != self._settings.rungs[0]
+
+    @property
+    def outside(self) -> bool:
+        """Whether the last word came from a server that is trusted by other anchors than the domain's: what
+        it says or shows tells nothing about the domain."""
+        settings = self._settings.protocols[self._settings.rungs.index(self.rung)]
+        return isinstance(settings, AcmeSettings) and settings.anchors_file is not None
 
     def rung_in_use(self) -> str:
         """The rung of the transaction; the first one where it does not matter.

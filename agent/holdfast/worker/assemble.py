@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 
-from holdfast.host.clock import SystemClock
+from holdfast.host.acme.ways import solvers
+from holdfast.host.clock import BUILD_TIME, SystemClock
 from holdfast.host.config import IdentitySettings, Settings
 from holdfast.host.credentials import CredentialFiles
 from holdfast.host.facts import HostFacts
@@ -17,7 +18,8 @@ from holdfast.host.store import StateStore
 from holdfast.host.transport import Limits, TlsTransport
 from holdfast.keys.api import KeyStore
 from holdfast.keys.open import Pkcs11Settings, TpmSettings, open_store
-from holdfast.worker.factory import factory_identity, key_directory, makers_store, read_certificates
+from holdfast.worker.certificates import read_certificates
+from holdfast.worker.factory import factory_identity, key_directory, makers_store
 from holdfast.worker.ports import Doing, Environment, FactoryIdentity, Trace
 
 
@@ -51,8 +53,10 @@ def environment(
     with StateLock(settings.state_directory):
         keys = open_store(key_settings(settings))
         try:
-            with makers_store(settings, keys) as maker:
-                yield replace(_environment(settings, keys, maker), observe=observe, announce=announce)
+            with makers_store(settings, keys) as maker, ExitStack() as ways:
+                env = _environment(settings, keys, maker)
+                solver = solvers(lambda: env.clock.moment(BUILD_TIME), env.random, ways)
+                yield replace(env, solver=solver, observe=observe, announce=announce)
         finally:
             keys.close()
 

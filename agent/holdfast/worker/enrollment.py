@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Final, assert_never
@@ -26,7 +27,7 @@ from holdfast.life.record import (
 )
 from holdfast.life.renewal import later, patience
 from holdfast.wire import csr
-from holdfast.wire.errors import HoldfastError, RemoteProtocolError, TrustError
+from holdfast.wire.errors import HoldfastError, KeyStoreError, RemoteProtocolError, TrustError
 from holdfast.wire.est.request import link_challenge
 from holdfast.wire.model import (
     Chain,
@@ -42,6 +43,7 @@ from holdfast.wire.model import (
     Rejected,
     SigningKey,
 )
+from holdfast.worker.attestation import AttestationOffice
 from holdfast.worker.bootstrap import factory_client
 from holdfast.worker.certificates import certificates_of, load_chain
 from holdfast.worker.deployment import Deployer
@@ -49,7 +51,8 @@ from holdfast.worker.links import Client, Connection, Endpoint, Ground
 from holdfast.worker.ports import Environment
 from holdfast.worker.proof import prove
 from holdfast.worker.rungs import Rung
-from holdfast.worker.subject import DeviceFacts, requested_names
+from holdfast.worker.setbacks import key_is_gone
+from holdfast.worker.subject import DeviceFacts, requested_names, with_device
 
 PATIENCE: Final = timedelta(days=30)
 """How long one CSR is repeated after 202 before a new one is made."""
@@ -135,6 +138,7 @@ class Enrollment:
             intermediates=trust.intermediates,
             retired=trust.retired,
             transport=self._transport(entry, generation) if demand.transport else NO_KEY,
+            account=self._account(entry) if demand.account else NO_KEY,
         )
 
     def make_request(self, record: DeviceRecord, now: Moment) -> ev.CsrMade:
@@ -143,6 +147,8 @@ class Enrollment:
         demand = self._protocol.key_demand(transaction.algorithm)
         if transaction.transport and demand.transport:
             self._env.keys.generate(transaction.transport, KeySpec(demand.transport, decrypt=True))
+        if demand.account:
+            self._ensure_account(record.identity(self._settings.name).account)
         if transaction.purpose is Purpose.RENEW:
             key = self._env.keys.load(transaction.key)
         else:
@@ -162,10 +168,11 @@ class Enrollment:
         key = self._env.keys.load(transaction.key)
         template = self._wishes(transaction)
         client = self._client(record, transaction.purpose)
+        attest = self._attest(record, key, now)
         link = self._link(record, client, template, now)
         if self._linked(template) and not _bound(transaction.csr, link):
             return ev.CsrMade(self._csr(record, key, now))
-        request = self._request(record, entry, key.signer(), client, template)
+        request = replace(self._request(record, entry, key.signer(), client, template), attest=attest)
         exchange = (
             self._protocol.resume(request, transaction.resume, link.tls, now)
             if transaction.state is TransactionState.PENDING
@@ -245,6 +252,8 @@ class Enrollment:
     def _adopted(self, record: DeviceRecord, offer: Offer, link: Link, now: Moment) -> Trust:
         """Anchors and intermediates after *offer*. One that anybody could have made brings no anchor."""
         held = record.domain.anchors
+        if not offer.ca_certificates:
+            return Trust(held, record.domain.intermediates)
         if link.tls is None and not offer.authentic:
             kept = {a.certificate for a in held}
             ders = (c.public_bytes(Encoding.DER) for c in offer.ca_certificates if c.issuer != c.subject)
@@ -273,6 +282,11 @@ class Enrollment:
         domain = record.domain
         return Ground(domain.anchors, certificates_of(domain.anchors), load_chain(domain.intermediates))
 
+    def _server_ground(self, record: DeviceRecord) -> Ground:
+        """By what the server of this rung is trusted."""
+        anchors = self._rung.anchors
+        return Ground(anchors, certificates_of(anchors), ()) if anchors else self._ground(record)
+
     def _linked(self, template: CsrTemplate) -> bool:
         """Whether the CSR is bound to its connection."""
         return template.link_tls_unique or self._rung.tls_unique
@@ -283,9 +297,10 @@ class Enrollment:
         return self._connection.anchored(
             self._rung.endpoint,
             client if self._rung.client_certificate else None,
-            self._ground(record),
+            self._server_ground(record),
             now,
             tls_unique=self._linked(template),
+            under=self._rung.name if self._rung.anchors else "",
         )
 
     def _successor(
@@ -319,6 +334,8 @@ class Enrollment:
         serial = self._env.factory().serial_number if purpose is Purpose.INITIAL else ""
         facts = DeviceFacts(serial, self._env.facts)
         subject, san = requested_names(self._settings, facts, self._current(entry, purpose))
+        if self._rung.attestation is not None and self._rung.attestation.device_in_csr:
+            san = with_device(san, self._env.factory().serial_number)
         challenge = self._challenge(record, purpose)
         if self._linked(template):
             link = self._link(record, self._client(record, purpose), template, now)
@@ -328,6 +345,27 @@ class Enrollment:
     def _transport(self, entry: Identity, generation: int) -> KeyRef:
         """Where the key goes that decrypts in the place of the identity's own."""
         return self._env.keys.plan(f"{entry.name}-transport", generation)
+
+    def _account(self, entry: Identity) -> KeyRef:
+        """Where the key is that stands for the device at an ACME server: one for all its life."""
+        return entry.account or self._env.keys.plan(f"{entry.name}-account", 1)
+
+    def _ensure_account(self, ref: KeyRef) -> None:
+        try:
+            self._env.keys.load(ref)
+        except KeyStoreError as error:
+            if not key_is_gone(error):
+                raise
+            self._env.keys.generate(ref, KeySpec())
+
+    def _attest(self, record: DeviceRecord, key: Key, now: Moment) -> Callable[[bytes], bytes] | None:
+        """What gives the hardware's statement about *key*; the attestation key's certificate is seen to
+        first, because that may take another connection."""
+        settings = self._rung.attestation
+        if settings is None:
+            return None
+        office = AttestationOffice(self._env, self._connection, settings, self._server_ground(record))
+        return office.attest(key, now)
 
     def _challenge(self, record: DeviceRecord, purpose: Purpose) -> str | None:
         if self._rung.challenge is None:
@@ -344,7 +382,7 @@ class Enrollment:
             csr=transaction.csr,
             key=key,
             subject=csr.parse(transaction.csr).subject,
-            anchors=certificates_of(record.domain.anchors),
+            anchors=certificates_of(self._rung.anchors or record.domain.anchors),
             intermediates=load_chain(record.domain.intermediates),
             transaction=bytes.fromhex(transaction.id),
             random=self._env.random,
@@ -352,6 +390,7 @@ class Enrollment:
             template=template,
             signer=(client.chain, client.key),
             transport=self._env.keys.load(transaction.transport).signer() if transaction.transport else None,
+            account=self._env.keys.load(entry.account).signer() if entry.account else None,
         )
 
     def _moved(self, moved: Moved) -> RemoteProtocolError:

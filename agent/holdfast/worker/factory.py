@@ -13,8 +13,9 @@ from holdfast.keys.api import Key, KeyStore
 from holdfast.keys.open import open_store
 from holdfast.keys.pkcs11_uri import Pkcs11Uri
 from holdfast.wire.brski.idevid import aki, serial_number
-from holdfast.wire.errors import ConfigError, KeyStoreError
+from holdfast.wire.errors import KeyStoreError
 from holdfast.wire.model import Chain
+from holdfast.worker.certificates import read_certificates
 from holdfast.worker.ports import FactoryIdentity
 
 Held = Callable[[], x509.Certificate]
@@ -70,11 +71,3 @@ def _in_tpm(settings: Settings, store: KeyStore) -> tuple[Key, Held]:
         raise KeyStoreError("key.idevid-home", "the IDevID is in the TPM, and this store is not the TPM's")
     idevid = settings.idevid
     return store.idevid(idevid.handle, idevid.auth), lambda: store.idevid_certificate(idevid.nv_index)
-
-
-def read_certificates(path: Path) -> Chain:
-    """The certificates of a PEM file. Raises ConfigError that names the file."""
-    try:
-        return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise ConfigError("config.certificates", f"{path}: {error}") from error

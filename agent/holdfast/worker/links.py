@@ -71,9 +71,10 @@ class Ground:
     def check(self, chain: Chain, host: str, now: Moment) -> None:
         """Raises TrustError unless *chain* belongs to a server of the domain.
 
-        Under the CA's own anchors it must be called *host*. Under the certificate that the voucher pinned the
-        certificate decides and not the name: the pledge has the registrar's address from an unauthenticated
-        discovery (RFC 8995 §5.6.2). That one is held beside the others while they do not reach the registrar.
+        Under the CA's own anchors, and under the operator's, it must be called *host*. Under the certificate
+        that the voucher pinned the certificate decides and not the name: the pledge has the registrar's
+        address from an unauthenticated discovery (RFC 8995 §5.6.2). That one is held beside the others while
+        they do not reach the registrar.
         """
         presented = (*chain, *self.intermediates)
         pinned, named = self._of(pinned=True), self._of(pinned=False)
@@ -143,12 +144,14 @@ class Connection:
         now: Moment,
         *,
         tls_unique: bool = False,
+        under: str = "",
     ) -> Link:
         """A connection to a server of the domain; the open one where it serves.
 
-        *tls_unique* asks for a connection that has that channel binding, which caps it at TLS 1.2.
+        *tls_unique* asks for a connection that has that channel binding, which caps it at TLS 1.2. *under*
+        names another *ground* than the domain's: what was trusted by one is not used for the other.
         """
-        ref = client.ref if client else ""
+        ref = client.ref if client else under
         link = self.session_with(endpoint)
         if (
             link is not None

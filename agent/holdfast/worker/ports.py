@@ -9,7 +9,7 @@ from typing import Protocol
 from cryptography import x509
 
 from holdfast.host.clock import Clock
-from holdfast.host.config import HookSettings, Settings
+from holdfast.host.config import AcmeSettings, HookSettings, Settings
 from holdfast.host.credentials import CredentialFiles
 from holdfast.host.deploy import run_hook
 from holdfast.host.facts import HostFacts
@@ -17,6 +17,7 @@ from holdfast.host.store import Loaded
 from holdfast.host.transport import Channel, Link
 from holdfast.keys.api import Key, KeyStore
 from holdfast.life.record import DeviceRecord
+from holdfast.wire.acme.challenges import Solver
 from holdfast.wire.model import Chain, RandomBytes
 from holdfast.worker.subject import Facts
 
@@ -78,7 +79,7 @@ class Environment:
     """Everything outside the rules: hardware, disk, network, clock, chance.
 
     ``factory`` reads the IDevID when it is first needed: reading NV costs TPM commands. ``facts`` are what
-    the host can say of itself for names.
+    the host can say of itself for names. ``solver`` gives what meets ACME challenges on this host.
     """
 
     settings: Settings
@@ -91,6 +92,7 @@ class Environment:
     files: Callable[[str], CredentialFiles]
     random: RandomBytes
     facts: Facts = field(default_factory=HostFacts)
+    solver: Callable[[AcmeSettings], Solver | None] = lambda _settings: None
     run_hook: Callable[[HookSettings, Mapping[str, str]], None] = run_hook
     observe: Callable[[Trace], None] = lambda _trace: None
     announce: Callable[[Doing], None] = lambda _doing: None

@@ -14,13 +14,17 @@ from cryptography import x509
 
 from holdfast.host.challenge import read_challenge
 from holdfast.host.config import (
+    AcmeSettings,
+    AttestationSettings,
     CmpSettings,
     EstSettings,
     IdentitySettings,
     ProtocolSettings,
     ScepSettings,
 )
-from holdfast.life.record import DeviceRecord
+from holdfast.life.record import Anchor, DeviceRecord
+from holdfast.wire.acme.challenges import DEVICE_ATTEST_01, Solver
+from holdfast.wire.acme.client import AcmeProtocol
 from holdfast.wire.certificates import load_all
 from holdfast.wire.ciphers import ContentCipher
 from holdfast.wire.cmp.client import CmpProtocol, Form, Inquirer
@@ -36,6 +40,7 @@ from holdfast.wire.scep.authority import Trust
 from holdfast.wire.scep.client import ScepProtocol
 from holdfast.wire.scep.http import Site
 from holdfast.wire.scep.settings import ScepLimits
+from holdfast.worker.certificates import configured
 from holdfast.worker.links import Endpoint
 
 
@@ -47,7 +52,8 @@ class Rung:
     shows the identity that asks. ``tls_unique``: the CSR is bound to its connection (TLS 1.2).
     ``probe`` is a harmless request by which the same server proves a new certificate over mutual TLS; None
     where it cannot. ``challenge`` gives the challengePassword for a CSR, or None where it needs none; it is
-    told the key of the certificate to be renewed.
+    told the key of the certificate to be renewed. ``anchors``: the operator's own for this server and what it
+    issues, in the place of the domain's. ``attestation`` is asked for what device-attest-01 takes.
     """
 
     name: str
@@ -57,6 +63,8 @@ class Rung:
     tls_unique: bool = False
     probe: HttpRequest | None = None
     challenge: Callable[[SigningKey | None], str | None] | None = None
+    anchors: tuple[Anchor, ...] = ()
+    attestation: AttestationSettings | None = None
 
 
 Asker = Callable[[], tuple[Chain, SigningKey]]
@@ -70,8 +78,11 @@ def rung_of(
     random: RandomBytes,
     *,
     asker: Asker | None = None,
+    device: Callable[[], str] | None = None,
+    solver: Callable[[AcmeSettings], Solver | None] = lambda _settings: None,
 ) -> Rung:
-    """The rung *name*, ready for use. Without *asker*, a protocol that signs its messages discovers nothing.
+    """The rung *name*, ready for use. Without *asker*, a protocol that signs its messages discovers nothing;
+    *device* tells the serial number, *solver* how this host meets challenges.
 
     Raises ConfigError where its settings cannot be used now (a password file that is gone, say), and
     ValueError for a name that is none of ``settings.rungs``.
@@ -84,6 +95,8 @@ def rung_of(
             return _cmp(name, protocol, record, random, asker=asker)
         case ScepSettings():
             return _scep(name, protocol, record)
+        case AcmeSettings():
+            return _acme(name, protocol, device, solver(protocol))
 
 
 def _est(name: str, settings: EstSettings, record: DeviceRecord, random: RandomBytes) -> Rung:
@@ -167,4 +180,28 @@ def _scep(name: str, settings: ScepSettings, record: DeviceRecord) -> Rung:
         endpoint=Endpoint.of_url(settings.origin),
         client_certificate=False,
         challenge=None if source is None else challenge,
+    )
+
+
+def _acme(name: str, settings: AcmeSettings, device: Callable[[], str] | None, solver: Solver | None) -> Rung:
+    attests = DEVICE_ATTEST_01 in settings.challenges
+    anchors = () if settings.anchors_file is None else configured(settings.anchors_file)
+    protocol = AcmeProtocol(
+        directory=settings.directory,
+        prefer=settings.challenges,
+        device=device if attests else None,
+        solver=solver,
+        contacts=settings.contacts,
+        external=settings.external_account,
+        profile=settings.profile,
+        alternate=settings.alternate,
+        for_server=settings.for_server,
+    )
+    return Rung(
+        name=name,
+        protocol=protocol,
+        endpoint=Endpoint.parse(settings.origin),
+        client_certificate=False,
+        anchors=anchors,
+        attestation=settings.attestation if attests else None,
     )

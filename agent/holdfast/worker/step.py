@@ -264,7 +264,18 @@ class Step:
         self, connection: Connection, settings: IdentitySettings, name: Callable[[], str]
     ) -> Enrollment:
         def rung() -> Rung:
-            return rung_of(settings, name(), self._record, self._env.random, asker=asker)
+            return rung_of(
+                settings,
+                name(),
+                self._record,
+                self._env.random,
+                asker=asker,
+                device=device,
+                solver=self._env.solver,
+            )
+
+        def device() -> str:
+            return self._env.factory().serial_number
 
         def asker() -> tuple[Chain, SigningKey]:
             return enrollment.identity(self._record)
@@ -330,7 +341,7 @@ class Step:
         else:
             yield ev.AttemptFailed(what, due)
         elsewhere = isinstance(effect, ev.ProveCredential) and settings.verify_url is not None
-        elsewhere = elsewhere or ascent.lower
+        elsewhere = elsewhere or ascent.lower or ascent.outside
         patient = _shows_ended(entry) or (
             is_of_time(error) and entry.schedule.attempts + 1 < PATIENCE_WITH_TIME
         )

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from holdfast.host.config import IdentitySettings
+from holdfast.wire.device_names import permanent_identifier
 from holdfast.wire.errors import ConfigError
 
 
@@ -50,6 +51,12 @@ def requested_names(
         raise ConfigError(
             "config.names", f"{settings.name}: these names fit into no certificate: {error}"
         ) from error
+
+
+def with_device(san: Sequence[x509.GeneralName], serial_number: str) -> Sequence[x509.GeneralName]:
+    """*san* with the device's own name as a PermanentIdentifier (RFC 4043), once."""
+    name = permanent_identifier(serial_number)
+    return san if name in san else (*san, name)
 
 
 def _asked(settings: IdentitySettings, facts: Facts) -> tuple[x509.Name, Sequence[x509.GeneralName]]:

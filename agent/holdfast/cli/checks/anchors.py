@@ -13,7 +13,7 @@ from holdfast.cli.checks.patient import Patient
 from holdfast.cli.words import timestamp, when
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import Chain, Moment
-from holdfast.worker.factory import read_certificates
+from holdfast.worker.certificates import read_certificates
 
 SOON: Final = timedelta(days=90)
 

@@ -61,7 +61,7 @@ def change_key(session: Session, new_key: SigningKey) -> Exchange[None]:
     claim = compact({"account": session.kid, "oldKey": jwk(session.key)})
     inner = json.loads(sign(new_key, {"jwk": jwk(new_key), "url": url}, claim))
     yield from session.post(url, inner)
-    session.key = new_key
+    session.rekey(new_key)
 
 
 def deactivate(session: Session) -> Exchange[None]:

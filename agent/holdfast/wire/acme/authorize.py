@@ -44,22 +44,40 @@ def authorize(
         if again.status == "valid":
             if solver is not None and challenge.type != DEVICE_ATTEST_01:
                 solver.withdraw(task)
-        elif again.status == "pending":
+        elif again.status == "pending" and not _spoiled(again, prefer):
             done = False
         else:
             raise _failed(again)
     return done
 
 
+def tell_failure(session: Session, order: Order) -> Exchange[None]:
+    """Raise ChallengeFailed for the authorization that spoiled *order*, if one did: it says more than the
+    order."""
+    for url in order.authorizations:
+        found = read_authorization((yield from session.post(url, None)))
+        if found.status not in ("valid", "pending"):
+            raise _failed(found)
+
+
 def choose(found: Authorization, prefer: Sequence[str]) -> Challenge:
     """The challenge to meet: one that is under way, else the first of *prefer* that the server offers."""
     usable = [c for c in found.challenges if c.type in prefer and c.status in ("pending", "processing")]
+    if not usable and _spoiled(found, prefer):
+        raise _failed(found)
     if not usable:
         offered = ", ".join(printable(c.type, 40) for c in found.challenges) or "nothing"
         name = printable(found.identifier.value, 80)
         detail = f"for {name} the server offers {offered}; here: {', '.join(prefer)}"
         raise RemoteProtocolError("acme.no-challenge", detail, clause="RFC 8555 §7.5.1")
     return min(usable, key=lambda c: (c.status != "processing", list(prefer).index(c.type)))
+
+
+def _spoiled(found: Authorization, prefer: Sequence[str]) -> bool:
+    """Whether nothing that we can meet is left, though the authorization says that it is pending: step-ca
+    leaves it so after a failed challenge (RFC 8555 §7.1.6 would have it invalid)."""
+    ours = [c for c in found.challenges if c.type in prefer]
+    return bool(ours) and all(c.status == "invalid" for c in ours)
 
 
 def _answer(challenge: Challenge, task: Task, solver: Solver | None, attest: Attest | None) -> dict[str, str]:

@@ -61,7 +61,8 @@ class Task:
 class Solver(Protocol):
     """Shows the world what a task wants, until it is withdrawn. Both can be repeated harmlessly."""
 
-    kinds: frozenset[str]
+    @property
+    def kinds(self) -> frozenset[str]: ...
 
     def present(self, task: Task) -> None: ...
 

@@ -9,7 +9,7 @@ The CSR was durable before the first leg.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import ClassVar, Final
@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.wire import csr
 from holdfast.wire.acme.account import ExternalAccount, enter
-from holdfast.wire.acme.authorize import authorize
-from holdfast.wire.acme.challenges import Attest, Solver
+from holdfast.wire.acme.authorize import authorize, tell_failure
+from holdfast.wire.acme.challenges import Solver
 from holdfast.wire.acme.download import download
 from holdfast.wire.acme.jose import b64
 from holdfast.wire.acme.objects import Identifier, Order, read_order
@@ -41,7 +41,6 @@ from holdfast.wire.model import (
     Outcome,
     Pending,
     Rejected,
-    SigningKey,
     TlsInfo,
 )
 
@@ -70,20 +69,20 @@ _REFUSALS: Final = frozenset(
 class AcmeProtocol:
     """ACME at the server whose directory is *directory* (origin-form target).
 
-    ``account_key`` signs every request; ``identifiers`` are what the certificate is for. ``solver`` meets
-    the classic challenges, ``attest`` device-attest-01; ``prefer`` orders the kinds, and what it does not
-    name is not used. ``replaces``: the ARI identifier of the certificate that goes (RFC 9773 §5).
-    ``alternate`` prefers a chain by the common name that issued its top. ``for_server``: the certificate is
-    for a server of this device, such as its web page; public CAs issue nothing else."""
+    The certificate is for the DNS and IP names of the CSR and, where ``device`` tells it, for the device
+    itself. The account key of the request signs everything. ``solver`` meets the classic challenges, the
+    request's ``attest`` device-attest-01; ``prefer`` orders the kinds, and what it does not name is not used.
+    ``replaces``: the ARI identifier of the certificate that goes (RFC 9773 §5). ``alternate`` prefers a chain
+    by the common name that issued its top. ``for_server``: the certificate is for a server of this device,
+    such as its web page; public CAs issue nothing else.
+    """
 
     name: ClassVar[str] = "acme"
 
     directory: str
-    account_key: SigningKey = field(repr=False)
-    identifiers: tuple[Identifier, ...]
     prefer: tuple[str, ...]
+    device: Callable[[], str] | None = field(default=None, repr=False)
     solver: Solver | None = field(default=None, repr=False)
-    attest: Attest | None = field(default=None, repr=False)
     contacts: tuple[str, ...] = ()
     external: ExternalAccount | None = field(default=None, repr=False)
     profile: str | None = None
@@ -93,8 +92,8 @@ class AcmeProtocol:
     limits: AcmeLimits = _LIMITS
 
     def key_demand(self, algorithm: KeyAlgorithm) -> KeyDemand:  # noqa: ARG002 - one shape for all
-        """Every key that can sign its CSR will do."""
-        return KeyDemand()
+        """Any key that can sign its CSR, and another for the account (RFC 8555 §11.1)."""
+        return KeyDemand(account=True)
 
     def read_wishes(self, wishes: bytes) -> CsrTemplate:  # noqa: ARG002 - one shape for all
         """ACME servers wish nothing."""
@@ -105,7 +104,7 @@ class AcmeProtocol:
 
         Raises RemoteProtocolError ``acme.profile``, ``acme.eab-required``.
         """
-        session = Session(tls, self.account_key, self.limits, now)
+        session = Session(tls, None, self.limits, now)
         directory = yield from session.open(self.directory)
         if directory.meta.externalAccountRequired and self.external is None:
             detail = "the server wants an external account; configure its key identifier and MAC key"
@@ -119,11 +118,11 @@ class AcmeProtocol:
 
     def enroll(self, req: EnrollmentRequest, tls: TlsInfo | None, now: Moment) -> Exchange[Outcome]:
         """Make the order. Its URL is the token of the Pending that comes back: durable before it is used."""
-        session = Session(tls, self.account_key, self.limits, now)
+        session = Session(tls, req.account, self.limits, now)
         try:
             yield from session.open(self.directory)
             yield from enter(session, contacts=self.contacts, external=self.external)
-            resp = yield from self._order(session)
+            resp = yield from self._order(session, self._identifiers(req))
         except AcmeProblem as problem:
             return _outcome(problem, b"")
         url = resp.header("Location") or ""
@@ -141,7 +140,7 @@ class AcmeProtocol:
         if not token:
             return (yield from self.enroll(req, tls, now))
         url = _order_url(req, token)
-        session = Session(tls, self.account_key, self.limits, now)
+        session = Session(tls, req.account, self.limits, now)
         try:
             yield from session.open(self.directory)
             yield from enter(session, contacts=self.contacts, external=self.external)
@@ -149,9 +148,19 @@ class AcmeProtocol:
         except AcmeProblem as problem:
             return _outcome(problem, token)
 
-    def _order(self, session: Session) -> Exchange[HttpResponse]:
+    def _identifiers(self, req: EnrollmentRequest) -> tuple[Identifier, ...]:
+        """Raises LocalProtocolError ``acme.no-identifier``."""
+        device = () if self.device is None else (Identifier("permanent-identifier", self.device()),)
+        names = alternative_names(csr.parse(req.csr))
+        found = (*device, *identifiers_of(sorted(names, key=str)))
+        if not found:
+            detail = "neither a DNS or IP name nor the device itself is asked for"
+            raise LocalProtocolError("acme.no-identifier", detail)
+        return found
+
+    def _order(self, session: Session, identifiers: tuple[Identifier, ...]) -> Exchange[HttpResponse]:
         payload: dict[str, object] = {
-            "identifiers": [{"type": i.type, "value": i.value} for i in self.identifiers]
+            "identifiers": [{"type": i.type, "value": i.value} for i in identifiers]
         }
         if self.profile is not None:
             payload["profile"] = self.profile
@@ -173,7 +182,7 @@ class AcmeProtocol:
         order = read_order(resp)
         if order.status == "pending":
             done = yield from authorize(
-                session, order, prefer=self.prefer, solver=self.solver, attest=self.attest
+                session, order, prefer=self.prefer, solver=self.solver, attest=req.attest
             )
             if not done:
                 return Pending(session.wait(resp), token)
@@ -185,6 +194,7 @@ class AcmeProtocol:
         if order.status == "valid":
             return (yield from self._collect(session, req, order, now))
         if order.status == "invalid":
+            yield from tell_failure(session, order)
             return Rejected("acme.order-invalid", str(order.error or "the server does not say why"))
         return Pending(session.wait(resp), token)
 
@@ -201,7 +211,7 @@ class AcmeProtocol:
         issued = accept_issued(
             certificates, req, csr.parse(req.csr), NamePolicy.SERVER_DECIDES, now, terms=terms
         )
-        _require_names(issued.chain[0], self.identifiers)
+        _require_names(issued.chain[0], self._identifiers(req))
         return issued
 
 
@@ -228,7 +238,7 @@ def identifiers_of(san: Sequence[x509.GeneralName]) -> tuple[Identifier, ...]:
             found.append(Identifier("dns", name.value))
         elif isinstance(name, x509.IPAddress):
             found.append(Identifier("ip", str(name.value)))
-        else:
+        elif not isinstance(name, x509.OtherName):  # the device's own name: see ``device``
             raise LocalProtocolError("acme.identifier", f"no ACME identifier for a {type(name).__name__}")
     return tuple(found)
 

@@ -27,7 +27,7 @@ _CAPITALS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 class AcmeLimits:
     """Bounds of one conversation: refused nonces in a row, octets of a certificate chain, waits."""
 
-    nonces: int = 5
+    nonces: int = 10
     body: int = 1 << 20
     certificates: int = 10
     alternates: int = 8
@@ -50,23 +50,34 @@ class AcmeProblem(RemoteProtocolError):
 
 
 class Session:
-    """One conversation with one server over one link, signed by one account key.
+    """One conversation with one server over one link, signed by one account key, if there is one.
 
     ``kid`` is the account's URL once it is known; until then requests carry the key itself. Not frozen: the
     nonce that each answer brings is the state of the conversation.
     """
 
-    def __init__(self, tls: TlsInfo | None, key: SigningKey, limits: AcmeLimits, now: Moment) -> None:
+    def __init__(self, tls: TlsInfo | None, key: SigningKey | None, limits: AcmeLimits, now: Moment) -> None:
         if tls is None or not tls.authenticated:
             detail = "ACME needs a server that was authenticated first"
             raise LocalProtocolError("acme.not-authenticated", detail, clause="RFC 8555 §6.1")
         self._tls = tls
-        self.key = key
+        self._key = key
         self._limits = limits
         self._now = now
         self._nonce: str | None = None
         self.directory: Directory | None = None
         self.kid: str | None = None
+
+    @property
+    def key(self) -> SigningKey:
+        """What requests are signed with. Raises LocalProtocolError ``acme.no-account`` without one."""
+        if self._key is None:
+            raise LocalProtocolError("acme.no-account", "there is no account key to sign with")
+        return self._key
+
+    def rekey(self, key: SigningKey) -> None:
+        """Sign with *key* from now on."""
+        self._key = key
 
     def open(self, directory_target: str) -> Exchange[Directory]:
         """Read the directory at *directory_target* (origin-form)."""
