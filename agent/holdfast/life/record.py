@@ -233,7 +233,7 @@ class Identity:
 
     ``account`` is the key that stands for it at an ACME server. ``directory`` is where its files are.
     ``dropped`` is when the configuration was first seen without it. ``standing`` is when its certificate's
-    status is looked up again. """
+    status is looked up again."""
 
     name: str
     credential: Credential = Credential()
