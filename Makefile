@@ -10,11 +10,12 @@ FUZZ_EXAMPLES ?= 5000
 JSON ?=
 KEYS ?= tpm
 PROTOCOL ?= est
+FULL ?=
 
 # An environment whose interpreter is gone counts as none.
 $(if $(wildcard $(PY)),,$(shell rm -f $(READY)))
 
-.PHONY: help setup demo test lint format interop peers bench proof-firstboot proof-pkcs11 proof-scep docs fuzz coverage clean
+.PHONY: help setup demo test lint format interop peers bench proof-firstboot proof-cmp proof-pkcs11 proof-scep docs fuzz coverage clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +55,9 @@ proof-pkcs11: $(READY) peers ## Prove that tokens are equals of the TPM: every f
 
 proof-firstboot: $(READY) peers ## Prove the first boot: every figure, then one JSON line
 	@$(PY) -m proofs.firstboot
+
+proof-cmp: $(READY) peers ## Prove CMP and BRSKI-AE (FULL=1: a million mutants): every figure, then one JSON line
+	@FULL=$(FULL) $(PY) -m proofs.cmp
 
 proof-scep: $(READY) peers ## Prove SCEP and the ladder down to it: every figure, then one JSON line
 	@$(PY) -m proofs.scep

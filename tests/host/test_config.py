@@ -649,7 +649,14 @@ def test_the_documented_example_is_valid(home: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
     for block in page.split("```yaml\n")[1:]:
         text = block.split("```")[0].replace("/etc/holdfast/", f"{home}/")
-        for name in ("manufacturer.pem", "idevid-chain.pem", "est-password", "owner-auth", "scep-challenge"):
+        for name in (
+            "manufacturer.pem",
+            "idevid-chain.pem",
+            "est-password",
+            "owner-auth",
+            "scep-challenge",
+            "cmp-secret",
+        ):
             (home / name).touch(mode=0o600)
         assert load(written(home, text)).registrars
 
