@@ -29,7 +29,7 @@ from holdfast.host.store import StateStore
 from holdfast.keys.api import KeyRef
 from holdfast.life import events as ev
 from holdfast.life.machine import decide
-from holdfast.life.record import Anchor, DeviceRecord, DomainState, Provenance, Trouble
+from holdfast.life.record import Anchor, DeviceRecord, DomainState, Hint, Provenance, Trouble
 from holdfast.wire import errors
 from holdfast.wire.errors import HoldfastError, LocalProtocolError
 from holdfast.wire.model import ClockState, KeyAlgorithm, Moment, Purpose
@@ -90,6 +90,7 @@ def happenings(trouble: Trouble) -> tuple[Any, ...]:
         ),
         ev.CsrMade: ev.CsrMade(b"csr"),
         ev.EnrollmentPending: ev.EnrollmentPending(DUE, b"token", T0 + timedelta(days=30)),
+        ev.HintHeard: ev.HintHeard(Hint(DUE)),
         ev.AnchorsChanged: ev.AnchorsChanged((ANCHOR,), ()),
         ev.CertificateIssued: ev.CertificateIssued((LEAF,), T0),
         ev.CredentialLapsed: ev.CredentialLapsed(),

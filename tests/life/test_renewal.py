@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from holdfast.life.renewal import (
     BACKOFF_LONGEST,
     EARLIEST,
+    HINT_REST,
     LATEST,
     OUTAGE_AFTER,
     OUTAGE_LONGEST,
@@ -17,6 +18,7 @@ from holdfast.life.renewal import (
     _rounded,
     age,
     backoff,
+    hinted_moment,
     patience,
     renewal_moment,
 )
@@ -183,3 +185,32 @@ def test_attempts_are_denser_as_the_end_nears() -> None:
         left -= waits[-1]
     assert waits == sorted(waits, reverse=True)
     assert len(waits) > 15
+
+
+# --- the CA's wish -------------------------------------------------------------------------------------
+
+moments = st.datetimes(timezones=st.just(UTC))
+
+
+@given(start=moments, end=moments, life=lives, seed=st.binary(max_size=8))
+def test_a_wish_is_kept_inside_its_window_and_a_new_credential_rests_first(
+    start: datetime, end: datetime, life: timedelta, seed: bytes
+) -> None:
+    moment = hinted_moment(start, end, T0, T0 + life, seed)
+    rest = T0 + min(HINT_REST, life / 20)
+    assert moment >= rest
+    assert moment == rest or start <= moment <= max(start, end)
+    assert moment == hinted_moment(start, end, T0, T0 + life, seed)
+
+
+def test_a_fleet_is_spread_over_the_window() -> None:
+    start, end = T0 + timedelta(days=10), T0 + timedelta(days=12)
+    held = sorted(hinted_moment(start, end, T0, T0 + timedelta(days=90), str(n).encode()) for n in range(500))
+    assert held[0] < start + timedelta(hours=2)
+    assert held[-1] > end - timedelta(hours=2)
+
+
+def test_a_window_that_has_passed_means_now() -> None:
+    past = T0 - timedelta(days=400)
+    moment = hinted_moment(past, past, T0, T0 + timedelta(days=90), b"s")
+    assert moment == T0 + HINT_REST

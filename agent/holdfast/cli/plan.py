@@ -82,6 +82,7 @@ _ALWAYS: Mapping[type[ev.Effect], str] = {
     ev.Deploy: "see that other programs have the certificate, its anchors and the reference to its key",
     ev.RunHook: "tell other programs, by the hooks that did not run yet",
     ev.CheckStanding: "ask the certificate's issuer whether it is revoked",
+    ev.AskHint: "ask the CA when it would like to see a renewal",
     ev.RetireKeys: "destroy the key that is no longer used",
 }
 

@@ -19,6 +19,7 @@ _WORDS: Final = {
     "Deploy": "placing the files for other programs",
     "RunHook": "telling other programs",
     "CheckStanding": "asking whether the certificate was revoked",
+    "AskHint": "asking when the CA would like to see a renewal",
     "RetireKeys": "destroying keys that are no longer used",
     "Wait": "waiting as long as a server asked",
 }

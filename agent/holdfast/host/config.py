@@ -203,7 +203,11 @@ class _Reader:
 
     def _renew(self, data: Any) -> RenewSettings:
         return RenewSettings(
-            data["fraction"], data["same-key"], data["before-end-days"], data["after-expiry"]
+            data["fraction"],
+            data["same-key"],
+            data["before-end-days"],
+            data["after-expiry"],
+            data["ask-server"],
         )
 
     def _protocol(self, data: Any) -> ProtocolSettings:

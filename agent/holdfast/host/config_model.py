@@ -282,12 +282,14 @@ class SanSettings:
 @dataclass(frozen=True, slots=True)
 class RenewSettings:
     """When to renew, as a part of the certificate's life and at the latest so long before its end, with which
-    key, and whether a certificate that has ended is shown to the server all the same."""
+    key, whether a certificate that has ended is shown to the server all the same, and whether the server is
+    asked for its wish."""
 
     fraction: float = 0.667
     same_key: bool = False
     before_end_days: float = 7
     after_expiry: bool = False
+    ask_server: bool = False
 
     @property
     def before_end(self) -> timedelta:

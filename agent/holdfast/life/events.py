@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from holdfast.keys.api import NO_KEY, KeyRef
-from holdfast.life.record import Anchor, Bar, Retired, Trouble
+from holdfast.life.record import Anchor, Bar, Hint, Retired, Trouble
 from holdfast.wire.model import KeyAlgorithm, Purpose
 
 # --- events about the domain -------------------------------------------------------------------------
@@ -121,6 +121,18 @@ class StandingKnown:
 
     due: datetime
     trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HintDue:
+    """It is time to ask the CA when it would like to see the credential renewed."""
+
+
+@dataclass(frozen=True, slots=True)
+class HintHeard:
+    """What the CA said to that, or that it could not be asked."""
+
+    hint: Hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +335,8 @@ IdentityEvent = (
     | CredentialRevoked
     | StandingDue
     | StandingKnown
+    | HintDue
+    | HintHeard
     | CredentialLost
     | OfferTaken
     | CsrMade
@@ -409,12 +423,17 @@ class CheckStanding:
 
 
 @dataclass(frozen=True, slots=True)
+class AskHint:
+    """Ask the CA when it would like to see the credential renewed."""
+
+
+@dataclass(frozen=True, slots=True)
 class RetireKeys:
     """Destroy the keys that no part of the record needs any more."""
 
 
 DomainEffect = PrepareAttempt | RequestVoucher
-IdentityEffect = (
-    Discover | MakeRequest | Enroll | Resume | ProveCredential | Deploy | RunHook | CheckStanding | RetireKeys
-)
+RungEffect = Discover | MakeRequest | Enroll | Resume | ProveCredential | AskHint | RetireKeys
+"""What is done on a rung of the ladder, or has to do with the keys of one."""
+IdentityEffect = RungEffect | Deploy | RunHook | CheckStanding
 Effect = DomainEffect | IdentityEffect

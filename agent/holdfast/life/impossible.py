@@ -62,6 +62,8 @@ IDENTITY_NEVER: Final[tuple[Never, ...]] = (
         _ANY_T,
         "nobody is asked about a credential that is not used",
     ),
+    *_for_each((ev.HintDue, ev.HintHeard), _NOT_ACTIVE, _ANY_T, "there is nothing that would be renewed"),
+    *_for_each((ev.HintDue, ev.HintHeard), _ANY_C, _UNDER_WAY, "a renewal is under way already"),
     Never(ev.CredentialLost, _NOT_ACTIVE, _ANY_T, "no active credential has a key that could be lost"),
     Never(ev.CredentialLost, _ANY_C, _UNDER_WAY, "its key is asked for at rest; else the transaction fails"),
     Never(ev.OfferTaken, _ANY_C, _UNDER_WAY, "the transaction has its offer"),

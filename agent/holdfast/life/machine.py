@@ -211,6 +211,10 @@ def _too_early(identity: Identity, event: ev.IssuedTooEarly, _now: Moment) -> Id
     return replace(identity, transaction=transaction, schedule=schedule)
 
 
+def _hinted(identity: Identity, event: ev.HintHeard, _now: Moment) -> Identity:
+    return replace(identity, hint=event.hint)
+
+
 def _lose(identity: Identity, event: ev.CredentialLost, _now: Moment) -> Identity:
     changed = replace(
         identity,
@@ -291,6 +295,7 @@ def _promoted(identity: Identity, _event: ev.CredentialProved, now: Moment) -> I
         deployment=Deployment(),
         ladder=replace(identity.ladder, barred=()),
         standing=Schedule(),
+        hint=None,
     )
     return replace(changed, retiring=_retire(changed, old, new.transport))
 
@@ -434,6 +439,8 @@ IDENTITY_TABLE: Final[tuple[IdentityRow, ...]] = (
     IdentityRow(
         _EXPIRED, _STAGED, ev.CredentialRevived, _C.ACTIVE, None, _revive, _always(ev.ProveCredential())
     ),
+    IdentityRow(_ACTIVE, _IDLE, ev.HintDue, None, None, _keep, _always(ev.AskHint())),
+    IdentityRow(_ACTIVE, _IDLE, ev.HintHeard, None, None, _hinted, _nothing),
     IdentityRow(_ACTIVE, _ANY_T, ev.StandingDue, None, None, _keep, _always(ev.CheckStanding())),
     IdentityRow(_ACTIVE, _ANY_T, ev.StandingKnown, None, None, _standing, _nothing),
     # Whoever has the key of a revoked certificate may be somebody else: it vouches for nothing any more.

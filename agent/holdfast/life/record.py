@@ -227,6 +227,17 @@ class Ladder:
 
 
 @dataclass(frozen=True, slots=True)
+class Hint:
+    """When the CA would like to see the credential renewed (no window: whenever), when it is asked again, and
+    why it could not be asked last time."""
+
+    ask: datetime
+    start: datetime | None = None
+    end: datetime | None = None
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """One identity: a credential, a transaction, keys that wait to be destroyed, a schedule, how far other
     programs have the credential, and its place on the ladder of protocols.
@@ -245,6 +256,7 @@ class Identity:
     account: KeyRef = NO_KEY
     directory: str = ""
     dropped: datetime | None = None
+    hint: Hint | None = None
     standing: Schedule = Schedule()
 
 

@@ -24,6 +24,9 @@ EARLIEST: Final = 0.05
 LATEST: Final = 0.98
 
 
+HINT_REST: Final = timedelta(hours=1)
+"""How long a new credential rests before a wish of the CA for its renewal counts."""
+
 END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -64,6 +67,17 @@ def renewal_moment(
     draw = int.from_bytes(hashlib.sha256(b"renewal" + seed).digest()[:8], "big") / 2**64
     since_turn = (earliest - _START - period * draw) % period
     return later(earliest, period - since_turn)
+
+
+def hinted_moment(start: datetime, end: datetime, begin: datetime, lapse: datetime, seed: bytes) -> datetime:
+    """The moment from *start* to *end*, which the CA would like, that *seed* draws for this device.
+
+    One that has passed means now. But a new credential, whose life is from *begin* to *lapse*, rests an hour,
+    or a twentieth of a short life: a server whose every answer is "now" must not make it renew without end.
+    """
+    draw = int.from_bytes(hashlib.sha256(b"hint" + seed).digest()[:8], "big") / 2**64
+    wanted = later(start, max(end - start, timedelta(0)) * draw)
+    return max(wanted, later(begin, min(HINT_REST, max(lapse - begin, timedelta(0)) / 20)))
 
 
 _START: Final = datetime(2000, 1, 1, tzinfo=UTC)

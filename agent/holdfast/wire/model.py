@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -220,6 +220,16 @@ class Moved:
     location: str
 
 
+@dataclass(frozen=True, slots=True)
+class RenewalHint:
+    """When a CA would like to see a certificate renewed (ACME ARI, EST renewal-info): a window, aware UTC,
+    and how long until it should be asked again."""
+
+    start: datetime
+    end: datetime
+    ask_again: timedelta
+
+
 Outcome = Issued | Pending | Rejected | Moved
 Exchange = Generator[HttpRequest, HttpResponse, T]
 
@@ -258,4 +268,15 @@ class EnrollmentProtocol(Protocol):
         self, req: EnrollmentRequest, token: bytes, tls: TlsInfo | None, now: Moment
     ) -> Exchange[Outcome]:
         """Ask again after Pending, whose ``resume`` is *token*, perhaps days and a power cut later."""
+        ...
+
+
+@runtime_checkable
+class Hinting(Protocol):
+    """What a protocol can do besides, whose servers say when they would like to see a renewal."""
+
+    def renewal_hint(
+        self, current: x509.Certificate, tls: TlsInfo | None, now: Moment
+    ) -> Exchange[RenewalHint | None]:
+        """The server's wish for *current*; None if it has none."""
         ...

@@ -17,7 +17,7 @@ from holdfast.life.record import (
     Schedule,
     TransactionState,
 )
-from holdfast.life.renewal import Age, age, later, renewal_moment
+from holdfast.life.renewal import Age, age, hinted_moment, later, renewal_moment
 from holdfast.wire.model import ClockState, Moment, Purpose
 
 FARTHEST: Final = timedelta(days=7)
@@ -115,7 +115,11 @@ def _identity_due(entry: Identity, settings: IdentitySettings, now: Moment) -> d
     due = _credential_due(entry, settings, now)
     if entry.credential.state is not CredentialState.ACTIVE:
         return due
-    others = (None if entry.deployment.complete else entry.deployment.schedule.due, entry.standing.due)
+    others = (
+        None if entry.deployment.complete else entry.deployment.schedule.due,
+        entry.standing.due,
+        entry.hint.ask if entry.hint is not None and settings.renew.ask_server else None,
+    )
     return min((due, *(d for d in others if d is not None)))
 
 
@@ -129,9 +133,21 @@ def _credential_due(entry: Identity, settings: IdentitySettings, now: Moment) ->
 
 
 def turn_of(entry: Identity, settings: IdentitySettings, now: Moment) -> datetime:
-    """From when on the credential is renewed, by our clock."""
-    renew = settings.renew
-    return renewal_moment(*life_of(entry, now), renew.fraction, seed_of(entry), renew.before_end)
+    """From when on the credential is renewed, by our clock; earlier if the CA wishes it so, never later."""
+    renew, (begin, end), seed = settings.renew, life_of(entry, now), seed_of(entry)
+    own = renewal_moment(begin, end, renew.fraction, seed, renew.before_end)
+    hint = entry.hint
+    if hint is None or hint.start is None or hint.end is None:
+        return own
+    return min(own, hinted_moment(hint.start, hint.end, begin, end, seed))
+
+
+def hint_due(entry: Identity, settings: IdentitySettings, now: Moment) -> bool:
+    """Whether the CA is asked now when it would like to see the credential renewed."""
+    at_rest = entry.transaction.state is TransactionState.NONE
+    if not settings.renew.ask_server or entry.credential.state is not CredentialState.ACTIVE or not at_rest:
+        return False
+    return entry.hint is None or not waiting(Schedule(entry.hint.ask), now)
 
 
 def remaining_life(entry: Identity, now: Moment) -> timedelta | None:

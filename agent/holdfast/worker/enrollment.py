@@ -21,9 +21,11 @@ from holdfast.life.record import (
     Anchor,
     CredentialState,
     DeviceRecord,
+    Hint,
     Identity,
     Transaction,
     TransactionState,
+    Trouble,
 )
 from holdfast.life.renewal import later, patience
 from holdfast.wire import csr
@@ -34,6 +36,7 @@ from holdfast.wire.model import (
     CsrTemplate,
     EnrollmentProtocol,
     EnrollmentRequest,
+    Hinting,
     Issued,
     Moment,
     Moved,
@@ -59,6 +62,12 @@ PATIENCE: Final = timedelta(days=30)
 
 MOST_INTERMEDIATES: Final = 16
 """Certificates without trust of their own that are kept because they may help to build a path."""
+
+
+HINT_SHORTEST: Final = timedelta(minutes=1)
+HINT_USUAL: Final = timedelta(hours=6)
+HINT_LONGEST: Final = timedelta(days=1)
+"""Between two questions for a wish (RFC 9773 §4.3)."""
 
 
 class RefusedError(HoldfastError):
@@ -224,6 +233,21 @@ class Enrollment:
             else None,
         )
         return ev.CredentialProved()
+
+    def ask_hint(self, record: DeviceRecord, now: Moment) -> ev.HintHeard:
+        """Ask the CA when it would like to see the credential renewed. No protocol, or no wish: whenever."""
+        if not isinstance(self._protocol, Hinting):
+            return ev.HintHeard(Hint(later(now.now, HINT_USUAL)))
+        credential = record.identity(self._settings.name).credential
+        client = self._client(record, Purpose.REKEY)
+        link = self._link(record, client, CsrTemplate(), now)
+        leaf = x509.load_der_x509_certificate(credential.chain[0])
+        successor = self._successor(record, client, CsrTemplate(), now)
+        found = drive(self._protocol.renewal_hint(leaf, link.tls, now), link, successor)
+        if found is None:
+            return ev.HintHeard(Hint(later(now.now, HINT_USUAL)))
+        again = min(max(found.ask_again, HINT_SHORTEST), HINT_LONGEST)
+        return ev.HintHeard(Hint(later(now.now, again), found.start, found.end))
 
     def retire(self, record: DeviceRecord) -> ev.KeysRetired:
         """Destroy what the record has named for it."""
@@ -413,3 +437,9 @@ class Enrollment:
 
 def _bound(request: bytes, link: Link) -> bool:
     return csr.challenge_password(csr.parse(request)) == link_challenge(secured(link))
+
+
+def unheard(entry: Identity, why: Trouble, now: Moment) -> ev.HintHeard:
+    """The CA could not be asked for its wish: the one before still holds."""
+    before = entry.hint or Hint(now.now)
+    return ev.HintHeard(replace(before, ask=later(now.now, HINT_USUAL), trouble=why))

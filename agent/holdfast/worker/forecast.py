@@ -15,7 +15,7 @@ from holdfast.host.config import IdentitySettings, Settings
 from holdfast.keys.api import KeyRef
 from holdfast.life import events as ev
 from holdfast.life.machine import decide
-from holdfast.life.record import Anchor, CredentialState, DeviceRecord, DomainState, Provenance
+from holdfast.life.record import Anchor, CredentialState, DeviceRecord, DomainState, Hint, Provenance
 from holdfast.wire.model import Moment, Purpose
 from holdfast.worker.agenda import next_due, opening, registrar_in_turn
 
@@ -103,6 +103,8 @@ def _supposed(
             return ev.CertificateIssued((_STAND_IN,), now.now)
         case ev.CheckStanding():
             return ev.StandingKnown(now.now)
+        case ev.AskHint():
+            return ev.HintHeard(Hint(now.now))
         case _:
             return _WELL[type(effect)]
 

@@ -36,14 +36,22 @@ from holdfast.wire.errors import (
     TrustError,
 )
 from holdfast.wire.model import Chain, Moment, Purpose, SigningKey
-from holdfast.worker.agenda import lives_again, next_due, opening, remaining_life, server_wait, waiting
+from holdfast.worker.agenda import (
+    hint_due,
+    lives_again,
+    next_due,
+    opening,
+    remaining_life,
+    server_wait,
+    waiting,
+)
 from holdfast.worker.allowance import allowance, allowed
 from holdfast.worker.ascent import Ascent
 from holdfast.worker.bootstrap import Bootstrap
 from holdfast.worker.certificates import certificates_of, load_chain
 from holdfast.worker.deployment import Deployer
 from holdfast.worker.dropped import dropped_due, settle
-from holdfast.worker.enrollment import Enrollment, RefusedError
+from holdfast.worker.enrollment import Enrollment, RefusedError, unheard
 from holdfast.worker.links import Connection, Endpoint
 from holdfast.worker.ports import Doing, Environment, Trace
 from holdfast.worker.proof import PROOF_ATTEMPTS, proof_refused, tell_of_failure
@@ -138,6 +146,8 @@ class Step:
             event = self._loss(entry) or opening(entry, settings, self._now(), wanted=wanted, hasten=hasten)
             if event is not None:
                 self._play_alone(connection, event, settings)
+            if hint_due(self._record.identity(settings.name), settings, self._now()):
+                self._play_alone(connection, ev.HintDue(), settings)
             if Inquiry(self._env, connection, settings).due(self._record, self._now()):
                 self._play_alone(connection, ev.StandingDue(), settings)
             if Deployer(self._env, settings).due(self._record, self._now()):
@@ -287,10 +297,6 @@ class Step:
         self, connection: Connection, settings: IdentitySettings, ascent: Ascent, effect: ev.IdentityEffect
     ) -> ev.IdentityEvent:
         record, now = self._record, self._now()
-
-        def on(name: str) -> Enrollment:
-            return self._enrollment(connection, settings, lambda: name)
-
         match effect:
             case ev.Deploy():
                 return Deployer(self._env, settings).place(record)
@@ -298,6 +304,21 @@ class Step:
                 return Inquiry(self._env, connection, settings).ask(record, now)
             case ev.RunHook(number):
                 return Deployer(self._env, settings).run_hook(record, number, now)
+            case _:
+                return self._enroll(connection, settings, ascent, effect)
+
+    def _enroll(
+        self,
+        connection: Connection,
+        settings: IdentitySettings,
+        ascent: Ascent,
+        effect: ev.RungEffect,
+    ) -> ev.IdentityEvent:
+        record, now = self._record, self._now()
+
+        def on(name: str) -> Enrollment:
+            return self._enrollment(connection, settings, lambda: name)
+
         enrollment = self._enrollment(connection, settings, ascent.rung_in_use)
         match effect:
             case ev.Discover(purpose):
@@ -306,6 +327,8 @@ class Step:
                 return enrollment.make_request(record, now)
             case ev.Enroll(refreshed) | ev.Resume(refreshed):
                 return enrollment.enroll(record, now, refreshed=refreshed)
+            case ev.AskHint():
+                return enrollment.ask_hint(record, now)
             case ev.ProveCredential():
                 return ascent.prove(lambda name: on(name).prove(record, now), lambda name: on(name).judges)
             case ev.RetireKeys():
@@ -323,6 +346,9 @@ class Step:
         entry = self._record.identity(settings.name)
         due = next_attempt(entry.schedule, error, now, self._env.random, remaining=remaining_life(entry, now))
         what = trouble(error, now)
+        if isinstance(effect, ev.AskHint):
+            yield unheard(entry, what, now)
+            return
         if _lost(effect, entry, error):
             yield ev.CredentialLost(what)
         elif isinstance(effect, ev.Deploy):
