@@ -43,7 +43,11 @@ def deploy(root: Path, order: dict[str, Any]) -> None:
     files.promote(order["generation"])
 
 
-OPERATIONS: dict[str, Callable[[Path, dict[str, Any]], None]] = {"commit": commit, "deploy": deploy}
+OPERATIONS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
+    "commit": commit,
+    "deploy": deploy,
+    "redeploy": deploy,  # the current generation once more, with other anchors
+}
 
 
 def child(order: dict[str, Any], libc: ctypes.CDLL) -> int:

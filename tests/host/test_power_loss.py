@@ -36,6 +36,8 @@ from tools import need
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 
+HOWS = ("signal=SIGKILL", "error=EIO", "error=ENOSPC")
+FULL = os.environ.get("FULL") == "1"
 WHEN = 200
 """More calls of one name than any operation makes."""
 
@@ -66,6 +68,8 @@ GENERATIONS: dict[int, dict[str, bytes]] = {
     n: {"chain.pem": PEMS[leaf], "anchors.pem": PEMS[anchor], "key.pem": f"reference {n}".encode()}
     for n, leaf, anchor in ((1, 0, 2), (2, 1, 3), (3, 0, 3))
 }
+ROLLED_OVER = {**GENERATIONS[2], "anchors.pem": PEMS[2] + PEMS[3]}
+AREAS = {"commit": "state", "deploy": "credentials", "redeploy": "credentials"}
 
 
 # --- the place ---------------------------------------------------------------------------------------
@@ -107,12 +111,12 @@ def prepare(root: Path) -> None:
 
 
 def order(root: Path, operation: str) -> dict[str, Any]:
-    files = GENERATIONS[3]
+    files = ROLLED_OVER if operation == "redeploy" else GENERATIONS[3]
     return {
         "root": str(root),
         "operation": operation,
         "record": encode(NEW).decode(),
-        "generation": 3,
+        "generation": 2 if operation == "redeploy" else 3,
         "chain": files["chain.pem"].decode(),
         "anchors": files["anchors.pem"].decode(),
         "key": files["key.pem"].decode(),
@@ -146,15 +150,33 @@ def check_record(root: Path, status: int) -> None:
 
 def check_files(root: Path, status: int) -> None:
     home = root / "identities" / "ldevid"
-    seen = {p.name: p.read_bytes() for p in (home / "current").iterdir()}
+    seen = content(home / "current")
     assert seen in ([GENERATIONS[3]] if status == DONE else [GENERATIONS[2], GENERATIONS[3]])
     place_generation(root, 3)
-    assert {p.name: p.read_bytes() for p in (home / "current").iterdir()} == GENERATIONS[3]
-    assert {p.name: p.read_bytes() for p in (home / "previous").iterdir()} == GENERATIONS[2]
+    assert content(home / "current") == GENERATIONS[3]
+    assert content(home / "previous") == GENERATIONS[2]
     assert {p.name for p in home.iterdir()} == {"current", "previous", "generation-2", "generation-3"}
 
 
-CHECKS: dict[str, Callable[[Path, int], None]] = {"commit": check_record, "deploy": check_files}
+def check_rolled_over(root: Path, status: int) -> None:
+    home = root / "identities" / "ldevid"
+    seen = content(home / "current")
+    assert seen in ([ROLLED_OVER] if status == DONE else [GENERATIONS[2], ROLLED_OVER])
+    OPERATIONS["redeploy"](root, order(root, "redeploy"))
+    assert content(home / "current") == ROLLED_OVER
+    assert content(home / "previous") == GENERATIONS[2]
+    assert {p.name for p in home.iterdir()} == {"current", "previous", "generation-2", "generation-2.old"}
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in directory.iterdir()}
+
+
+CHECKS: dict[str, Callable[[Path, int], None]] = {
+    "commit": check_record,
+    "deploy": check_files,
+    "redeploy": check_rolled_over,
+}
 
 
 # --- who spoils --------------------------------------------------------------------------------------
@@ -262,7 +284,7 @@ def test_every_system_call_may_be_the_last_or_fail(
     assert sum(p.name in {"rename", "renameat", "renameat2"} for p in found) >= 1
     names = sorted({p.name for p in found})
     spoiled = 0
-    for how in ("signal=SIGKILL", "error=EIO", "error=ENOSPC"):
+    for how in HOWS if FULL or operation != "redeploy" else HOWS[:1]:
         log = tmp_path / f"log-{how}"
         trace = ["-e", f"trace={','.join(names)}", "-e", f"inject={','.join(names)}:{how}:when={WHEN}"]
         statuses: Counter[int] = Counter()
@@ -320,7 +342,7 @@ def test_any_amount_of_room_that_is_left_is_enough_or_named(tmp_path: Path, oper
     if os.geteuid() != 0:
         pytest.skip("only root mounts a small file system")
     with mounted(tmp_path / "small", 192) as small:
-        area = {"commit": "state", "deploy": "credentials"}[operation]
+        area = AREAS[operation]
         told = []
         for pages in range(12):
             prepare(small)
@@ -352,7 +374,7 @@ def check_old(root: Path, operation: str) -> None:
         assert StateStore(root / "state").load().record == OLD
     else:
         current = root / "identities" / "ldevid" / "current"
-        assert {p.name: p.read_bytes() for p in current.iterdir()} == GENERATIONS[2]
+        assert content(current) == GENERATIONS[2]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -362,7 +384,7 @@ def test_a_read_only_file_system_is_named_and_loses_nothing(tmp_path: Path, oper
     with mounted(tmp_path / "small", 512) as small:
         prepare(small)
         subprocess.run(["mount", "-o", "remount,ro", small], check=True)
-        area = {"commit": "state", "deploy": "credentials"}[operation]
+        area = AREAS[operation]
         assert refused(small, operation) == f"{area}.read-only"
         check_old(small, operation)
         assert CredentialFiles(small / "identities", "ldevid").current() == 2

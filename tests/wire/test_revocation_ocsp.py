@@ -123,6 +123,11 @@ VIOLATIONS: dict[str, tuple[Callable[[], Answer], type[HoldfastError], str]] = {
     "in the issuer's name": (lambda: Answer(signer=TWIN, by_name=True), TrustError, "ocsp.signature"),
     "a delegate of another CA": (lambda: by(delegate(OTHER)), TrustError, "ocsp.signer"),
     "a delegate of a CA of the same name": (lambda: by(delegate(TWIN)), TrustError, "ocsp.signer"),
+    "a delegate of the issuer's key under another name": (
+        lambda: by(delegate(pki.ca("Another Name", key=CA.key))),
+        TrustError,
+        "ocsp.signer",
+    ),
     "a delegate for other things": (
         lambda: by(delegate(eku=(pki.SERVER_AUTH,))),
         TrustError,
