@@ -189,7 +189,7 @@ def test_files_that_somebody_removed_come_back_and_are_told(tmp_path: Path) -> N
 
 
 def test_an_owner_that_the_host_does_not_know_is_said_and_a_mended_one_works_at_once(tmp_path: Path) -> None:
-    device, _ = hooked(tmp_path, FIRST)
+    device, hooks = hooked(tmp_path, FIRST)
     device.step()
     configure(device, DeploySettings(owner="nobody-here", hooks=(FIRST,)))
     report = device.step()
@@ -201,6 +201,8 @@ def test_an_owner_that_the_host_does_not_know_is_said_and_a_mended_one_works_at_
     configure(device, DeploySettings(owner=str(os.geteuid()), hooks=(FIRST,)))
     device.step()
     assert device.identity.deployment.stage == "hooks run"
+    assert len(hooks.ran) == 2
+    assert device.identity.deployment.schedule == Schedule()
 
 
 def test_a_record_from_before_deployments_is_deployed_once(tmp_path: Path) -> None:
