@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,19 @@ def test_markdown_that_could_be_taken_for_a_request(source: str, seen: str) -> N
 
 def test_there_is_a_completion_for_each_shell() -> None:
     assert set(completions()) == {"holdfast", "_holdfast", "holdfast.fish"}
+
+
+@pytest.mark.parametrize(("folder", "made"), [("man", PAGES), ("completion", completions())])
+def test_what_is_stored_is_what_the_program_says_now(folder: str, made: dict[str, str]) -> None:
+    for name, content in made.items():
+        assert (DOCS / folder / name).read_text(encoding="utf-8") == content, "stale: run make docs"
+    assert {p.name for p in (DOCS / folder).iterdir()} == set(made)
+
+
+def test_packages_take_along_every_page_and_completion() -> None:
+    settings = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    taken = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    stored = {
+        f"docs/{folder}/{p.name}" for folder in ("man", "completion") for p in (DOCS / folder).iterdir()
+    }
+    assert set(taken) == stored

@@ -29,13 +29,12 @@ _EXAMPLES: Final = (
 
 
 def pages(docs: Path) -> dict[str, str]:
-    """File names below ``man/`` and their contents."""
+    """File names below ``man/`` and their contents, from the pages in *docs*."""
     made = {"holdfast.1": "\n".join(_commands()) + "\n"}
     configuration = (docs / "configuration.md").read_text(encoding="utf-8")
     made["holdfast.yaml.5"] = "\n".join(_configuration(configuration)) + "\n"
-    daemon = docs / "daemon.md"
-    if daemon.exists():
-        made["holdfastd.8"] = "\n".join(_daemon(daemon.read_text(encoding="utf-8"))) + "\n"
+    service = (docs / "service.md").read_text(encoding="utf-8")
+    made["holdfastd.8"] = "\n".join(_daemon(service)) + "\n"
     return made
 
 
@@ -193,10 +192,30 @@ def _meaning(child: Mapping[str, Any]) -> str:
 
 def _daemon(page: str) -> Iterator[str]:
     yield from mdoc.head("HOLDFASTD", 8, "holdfastd", "resident agent of holdfast", BUILD_TIME)
+    yield ".Sh SYNOPSIS"
+    yield ".Nm"
+    yield ".Op Fl c Ar FILE"
+    yield ".Op Fl -socket Ar PATH"
     yield from mdoc.from_markdown(page)
+    yield ".Sh SIGNALS"
+    yield from mdoc.tagged(
+        [
+            ("SIGHUP", "Read the configuration anew."),
+            ("SIGTERM, SIGINT", "End, with the worker; what was under way is taken up by the next start."),
+        ]
+    )
+    yield ".Sh EXIT STATUS"
+    yield from mdoc.tagged(
+        [
+            ("0", "It was told to end."),
+            ("1", "It cannot listen at its control socket."),
+            ("2", "It does not know an argument."),
+        ]
+    )
     yield ".Sh SEE ALSO"
     yield ".Xr holdfast 1 ,"
-    yield ".Xr holdfast.yaml 5"
+    yield ".Xr holdfast.yaml 5 ,"
+    yield ".Xr systemd.exec 5"
 
 
 def main(docs: Path) -> None:

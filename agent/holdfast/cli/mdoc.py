@@ -78,11 +78,10 @@ def macro_words(text: str) -> str:
 
 def from_markdown(text: str, skip: Sequence[str] = ()) -> Iterator[str]:
     """The body of a page: everything below the first heading. Sections named in *skip* are left out."""
-    body = text.split("\n## ", 1)
-    opening = body[0].split("\n", 1)[1]
+    opening, *parts = re.split(r"\n## ", text)
     yield ".Sh DESCRIPTION"
-    yield from _blocks(opening.split("\n"))
-    for part in re.split(r"\n## ", body[1]) if len(body) > 1 else ():
+    yield from _blocks(opening.split("\n")[1:])
+    for part in parts:
         title, _, rest = part.partition("\n")
         if title not in skip:
             yield f".Sh {_plain(title).upper()}"
