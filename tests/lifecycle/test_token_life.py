@@ -18,6 +18,8 @@ from demo.__main__ import perform
 from demo.application import hello
 from demo.hardware import PIN, Token
 from demo.stage import Stage
+from holdfast_factory.softhsm import make_token
+from holdfast_factory.swtpm import Swtpm
 from keys.token_home import need
 
 pytestmark = [pytest.mark.pkcs11, pytest.mark.timeout(300)]
@@ -181,3 +183,32 @@ def test_each_kind_of_hardware_needs_its_own_library_only(keys: str, absent: str
                 check=False,
             )
             assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_idevid_in_the_tpm_and_our_keys_on_a_token(tmp_path: Path) -> None:
+    need("softhsm2-util:softhsm2")
+    token = make_token(tmp_path / "token", "gateway", PIN)
+    token.see()
+    with Stage(keys="tpm") as stage:
+        section = f"  pkcs11: {{uri: '{token.uri}', module: {token.module}, pin-file: {token.pin_file}}}\n"
+        stage.config.write_text(stage.config.read_text().replace("keys:\n", f"keys:\n{section}", 1))
+        step(stage)
+        step(stage, "--renew", "ldevid")
+        assert "object=holdfast-ldevid-2;" in (current(stage) / "key.uri").read_text()
+        run = stage.agent("doctor", "--json", "token", "idevid", "keys")
+        assert {f["verdict"] for f in json.loads(run.output)["checks"]} == {"ok"}, run.output
+
+
+def test_the_idevid_on_a_token_and_our_keys_in_the_tpm(stage: Stage, tmp_path: Path) -> None:
+    token = token_of(stage).token
+    with Swtpm(tmp_path / "tpm") as tpm:
+        text = stage.config.read_text()
+        begin, end = text.index("keys:\n"), text.index("idevid:\n")
+        more = f"  module: {token.module}\n  pin-file: {token.pin_file}\n"
+        text = text[:begin] + f"keys:\n  tcti: '{tpm.tcti}'\n" + text[end:]
+        stage.config.write_text(text.replace("idevid:\n", f"idevid:\n{more}", 1))
+        step(stage)
+        assert (current(stage) / "key.pem").read_text().startswith("-----BEGIN TSS2 PRIVATE KEY-----")
+        assert not (current(stage) / "key.uri").exists()
+        run = stage.agent("doctor", "--json", "tpm", "idevid", "keys")
+        assert {f["verdict"] for f in json.loads(run.output)["checks"]} == {"ok"}, run.output
