@@ -150,6 +150,15 @@ def test_the_doctor_is_content_with_token_and_keys(stage: Stage) -> None:
     assert verdicts == {"token": "ok", "idevid": "ok", "keys": "ok"}, run.output
 
 
+def test_the_doctor_sees_a_pin_that_others_may_change(stage: Stage) -> None:
+    step(stage)
+    pin_file = token_of(stage).token.pin_file
+    pin_file.chmod(0o620)
+    run = stage.agent("doctor", "--json", "files")
+    told = [f for f in json.loads(run.output)["checks"] if f["verdict"] == "fail"]
+    assert {f["about"] for f in told} == {str(pin_file)}
+
+
 def test_a_lost_record_leaves_no_orphan_on_the_token_and_spares_the_makers_key(stage: Stage) -> None:
     step(stage)
     for file in stage.state.glob("record*"):

@@ -49,6 +49,7 @@ def _faults(patient: Patient, home: Path) -> Iterator[Fault]:
 def _secrets(patient: Patient) -> Iterator[Path]:
     settings = patient.settings
     files = [settings.keys.auth_file, settings.keys.owner_auth_file, settings.idevid.auth_file]
+    files += [token.pin_file for token in (settings.keys.token, settings.idevid.token) if token]
     files += [getattr(p, "password_file", None) for i in settings.identities for p in i.protocols]
     yield from (f for f in files if f is not None)
 
