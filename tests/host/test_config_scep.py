@@ -106,6 +106,17 @@ def test_each_fault_is_named(home: Path, text: str, expected: str) -> None:
     assert expected in refused(home, text)
 
 
+def test_a_transport_key_needs_room(home: Path) -> None:
+    path = home / "holdfast.yaml"
+    path.write_text(
+        "registrars: [registrar.example:8443]\nmanufacturer: {anchors: anchors.pem}\n"
+        "keys: {storage: persistent}\nidentities:\n  - name: ldevid\n"
+        "    protocols: [{scep: {url: http://h/, decryption: transport-key}}]\n"
+    )
+    with pytest.raises(ConfigError, match=r"needs keys\.storage: blob"):
+        load(path)
+
+
 def test_an_open_challenge_file_is_refused(home: Path) -> None:
     (home / "once").chmod(0o644)
     assert "open to every user" in refused(home, "url: http://h/\nchallenge-file: once")

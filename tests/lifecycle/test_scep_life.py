@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,22 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from holdfast.host.store import StateStore
 from holdfast.host.transport import Channel, Link
 from holdfast.keys.api import KeyRef, KeySpec
 from holdfast.life.record import TransactionState
 from holdfast.wire.csr import challenge_password, parse
 from holdfast.wire.errors import ConfigError, TransportError
+from holdfast.wire.model import KeyAlgorithm, SigningKey
 from holdfast.worker.ports import Environment
 from holdfast_sim import scep
 from holdfast_sim.faults import Fault
 from holdfast_sim.link import InProcessTransport
 from holdfast_sim.scep_authority import ScepPolicy
 from holdfast_sim.site import Server, Site
+from lifecycle import soft_keys
 from lifecycle.device import Device
+from lifecycle.soft_keys import private_key
 
 SCEP = "http://scep.example/scep"
 RSA = "key: {algorithm: rsa2048}"
@@ -260,3 +265,60 @@ def test_the_csr_of_a_pending_transaction_is_durable(tmp_path: Path) -> None:
     gateway.clock.advance(timedelta(minutes=6))
     gateway.step()
     assert gateway.identity.transaction == before
+
+
+class PowerCut(BaseException):
+    """Not an Exception: nothing in the agent may catch it."""
+
+
+@pytest.mark.parametrize("decryption", [RSA, "decryption: transport-key"])
+def test_a_power_cut_at_any_point_of_a_first_boot(tmp_path: Path, decryption: str) -> None:
+    """Before and after every commit and every message: the same transaction goes on, and issues once."""
+    cuts = 0
+    for point in range(200):
+        gateway = Gateway(tmp_path / str(point), ladder=f"[{{scep: {{url: '{SCEP}', {decryption}}}}}]")
+        left = [point]
+        with pytest.MonkeyPatch.context() as patch:
+            _cut_after(patch, left)
+            patch.setattr(soft_keys, "private_key", _same_key)  # RSA keys take their time
+            try:
+                gateway.step()
+            except PowerCut:
+                cuts += 1
+            else:
+                break
+        gateway.live_until_active(steps=20)
+        assert len(gateway.world.issued) == 1, point
+        assert len(gateway.world.scep_desk.transactions) == 1, point
+        assert gateway.keys.refs() == {gateway.identity.credential.key}, point
+    assert cuts > 25
+
+
+@cache
+def _same_key(algorithm: KeyAlgorithm) -> SigningKey:
+    return private_key(algorithm)
+
+
+def _cut_after(patch: pytest.MonkeyPatch, left: list[int]) -> None:
+    """Raise at the point with that number: around each commit, and around what the server sees."""
+
+    def tick() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise PowerCut
+
+    commit, answer = StateStore.commit, Site.answer
+
+    def commits(store: StateStore, record: Any) -> None:
+        tick()
+        commit(store, record)
+        tick()
+
+    def answers(site: Site, server: Server, request: Any, peer: Any) -> Any:
+        tick()
+        result = answer(site, server, request, peer)
+        tick()
+        return result
+
+    patch.setattr(StateStore, "commit", commits)
+    patch.setattr(Site, "answer", answers)

@@ -37,5 +37,8 @@ def _decryption(
     if decryption == "own-key" and not algorithm.startswith("rsa"):
         where = (*path, "decryption") if "decryption" in scep else path
         yield reading.fault(where, f"a {algorithm} key cannot decrypt: {_WAYS}")
+    persistent = reading.get(("keys", "storage"), str) == "persistent"
+    if decryption == "transport-key" and persistent:
+        yield reading.fault((*path, "decryption"), "needs keys.storage: blob")
     if decryption == "password" and not challenged:
         yield reading.fault((*path, "decryption"), "needs a challenge")
