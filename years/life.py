@@ -28,18 +28,21 @@ YEARS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """``life`` of the certificates, and how often a renewal meets ``trouble``."""
+    """``life`` of the certificates, how often a renewal meets ``trouble``, and how often the owner is in a
+    ``hurry`` and cuts devices off until their certificates end, which costs a life with long ones hundreds of
+    attempts."""
 
     name: str
     life: timedelta
     trouble: float
+    hurry: float
 
 
 PROFILES: Final = {
     p.name: p
     for p in (
-        Profile("week", timedelta(days=7), trouble=0.15),
-        Profile("year", timedelta(days=365), trouble=0.8),
+        Profile("week", timedelta(days=7), trouble=0.15, hurry=0.3),
+        Profile("year", timedelta(days=365), trouble=0.8, hurry=0.1),
     )
 }
 
@@ -60,7 +63,9 @@ class Life:
         settings = settings_for(registrars=self.chance.choice((1, 2)), same_key=self.chance.random() < 0.2)
         self.gateway = Gateway(self.time, self.chance, self.estate, fuse, settings)
         self.judge = Judge(self.time, self.estate, self.gateway)
-        self.catalogue = Catalogue(self.time, self.chance, self.estate, self.gateway, profile.life)
+        self.catalogue = Catalogue(
+            self.time, self.chance, self.estate, self.gateway, profile.life, profile.hurry / 8
+        )
         self.tally = Tally(lives=1)
         self._events: list[tuple[datetime, int, str, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -251,7 +256,7 @@ class Life:
         for early, late in ((2.5, 4.5), (6, 8)):
             moment = BEGIN + YEAR * self.chance.uniform(early, late)
             self.at(moment, "new root", self.estate.new_root)
-            overlap = MINUTE if self.chance.random() < 0.3 else self.profile.life + 30 * DAY
+            overlap = MINUTE if self.chance.random() < self.profile.hurry else self.profile.life + 30 * DAY
             self.at(moment + overlap, "servers of the new CA", self._new_servers)
             self.at(moment + 2 * overlap + self.profile.life, "old CAs retired", self.estate.retire_old_cas)
 

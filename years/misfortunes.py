@@ -47,13 +47,15 @@ class Misfortune:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Draws misfortunes for one device."""
+    """Draws misfortunes for one device. ``rare`` is the share of those that last about as long as a
+    certificate."""
 
     time: Time
     chance: Random
     estate: Estate
     gateway: Gateway
     life: timedelta
+    rare: float
 
     def draw(self) -> Misfortune:
         kinds = tuple(_WEIGHTS)
@@ -70,7 +72,7 @@ class Catalogue:
     def outage(self) -> Misfortune:
         """Minutes to weeks; now and then longer than a certificate lives."""
         lasts = self.between(MINUTE, 21 * DAY)
-        if self.chance.random() < 0.05:
+        if self.chance.random() < self.rare:
             lasts = self.life * self.chance.uniform(0.4, 1.3)
 
         def begin() -> None:
@@ -148,7 +150,7 @@ class Catalogue:
     def switched_off(self) -> Misfortune:
         """For hours to months; now and then for longer than a certificate lives."""
         lasts = self.between(MINUTE, 60 * DAY)
-        if self.chance.random() < 0.05:
+        if self.chance.random() < self.rare:
             lasts = self.life * self.chance.uniform(0.4, 1.3)
         return Misfortune("switched off", lasts, lambda: None, reboots=True)
 
@@ -278,7 +280,7 @@ _WEIGHTS: Final[dict[Callable[[Catalogue], Misfortune], float]] = {
     Catalogue.approval: 4,
     Catalogue.wishes: 3,
     Catalogue.registrar_expired: 2,
-    Catalogue.revoked: 1,
+    Catalogue.revoked: 0.5,
     Catalogue.false_time: 1,
     Catalogue.tpm_cleared: 1.5,
     Catalogue.tpm_absent: 2,
