@@ -8,6 +8,7 @@ READY := .venv/.ready
 PYTEST_ARGS ?= -n auto --dist loadscope
 FUZZ_EXAMPLES ?= 5000
 JSON ?=
+FULL ?=
 KEYS ?= tpm
 PROTOCOL ?= est
 FULL ?=
@@ -15,7 +16,7 @@ FULL ?=
 # An environment whose interpreter is gone counts as none.
 $(if $(wildcard $(PY)),,$(shell rm -f $(READY)))
 
-.PHONY: help setup demo test lint format interop peers bench proof-firstboot proof-cmp proof-pkcs11 proof-scep docs fuzz coverage clean
+.PHONY: help setup demo test lint format interop peers bench proof-firstboot proof-life proof-cmp proof-pkcs11 proof-scep docs fuzz coverage clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -20,7 +20,7 @@ def main() -> int:
     arguments = parser.parse_args()
     total = Tally()
     for seed in range(arguments.seed, arguments.seed + arguments.lives):
-        total.add(Life(PROFILES[arguments.profile], seed, _print if arguments.tell else _silent).run())
+        total.add(Life(PROFILES[arguments.profile], seed, tell=_print if arguments.tell else _silent).run())
     print(*total.violations, *total.report(), sep="\n")
     return 1 if total.violations else 0
 

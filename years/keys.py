@@ -30,7 +30,7 @@ class SoftKey:
 
 
 class SoftTpm:
-    """Implements ``holdfast.keys.api.KeyStore``. Every call is a point at which the power may fail."""
+    """Implements ``holdfast.keys.api.KeyStore`` and ``Homed``. Every call is a point at which the power may fail."""
 
     def __init__(self, fuse: Fuse) -> None:
         self._fuse = fuse
@@ -41,11 +41,17 @@ class SoftTpm:
     def clear(self) -> None:
         """The files of wrapped keys stay, but no key can be loaded from them any more."""
         self._owner += 1
+        if self.mood == "locked":
+            self.mood = "well"
 
     def usable(self, ref: KeyRef) -> bool:
         """Whether there is a key that the TPM would take back, whatever its mood."""
         key = self.keys.get(ref)
         return key is not None and key.owner == self._owner
+
+    def home(self) -> str:
+        self.answer("home")
+        return f"soft:{self._owner}"
 
     def plan(self, identity: str, generation: int) -> KeyRef:
         return KeyRef(f"soft:{identity}-{generation}")

@@ -51,13 +51,18 @@ class Life:
     """One seed is one life. ``tell`` hears of everything that happens."""
 
     def __init__(
-        self, profile: Profile, seed: int, tell: Callable[[datetime, str], None] = lambda _at, _what: None
+        self,
+        profile: Profile,
+        seed: int,
+        *,
+        years: int = YEARS,
+        tell: Callable[[datetime, str], None] = lambda _at, _what: None,
     ) -> None:
         self.profile, self.seed = profile, seed
         self._tell = tell
         self.chance = Random(f"{profile.name} {seed}")
         self.time = Time(BEGIN)
-        self._end = BEGIN + YEARS * YEAR
+        self._end = BEGIN + years * YEAR
         fuse = Fuse()
         self.estate = Estate(self.time, self.chance, fuse, profile.life)
         settings = settings_for(registrars=self.chance.choice((1, 2)), same_key=self.chance.random() < 0.2)

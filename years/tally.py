@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
+
+from .estate import FAULTS
 
 
 @dataclass(slots=True)
@@ -41,6 +44,20 @@ class Tally:
         self.faults += other.faults
         self.violations += other.violations
 
+    def figures(self) -> dict[str, Any]:
+        """For a proof's closing line."""
+        return {
+            "lives": self.lives,
+            "years": round(self.lived / timedelta(days=365)),
+            "certificates": self.renewals,
+            "misfortunes": self.misfortunes.total(),
+            "power cuts in a step": self.cuts,
+            "kinds of server fault met": len(self.faults),
+            "of": len(FAULTS),
+            "longest cure, hours": round(self.longest_cure / timedelta(hours=1), 1),
+            "violations": len(self.violations),
+        }
+
     def report(self) -> list[str]:
         """Lines for a person."""
         years, without = (
@@ -53,7 +70,7 @@ class Tally:
             f"{self.cuts} power cuts in the middle of a step",
             f"{self.misfortunes.total()} misfortunes: "
             + ", ".join(f"{name} {count}" for name, count in self.misfortunes.most_common()),
-            f"{self.faults.total()} answers spoiled by {len(self.faults)} kinds of fault",
+            f"{self.faults.total()} answers spoiled by {len(self.faults)} of {len(FAULTS)} kinds of fault",
             f"without a usable credential {without:.2%} of the time; longest cure {self.longest_cure}; "
             f"most steps a day {self.most_steps_a_day}",
             f"{len(self.violations)} violations",
