@@ -28,7 +28,7 @@ from .power import Fuse, PowerCut
 
 IDENTITY: Final = "ldevid"
 STATE: Final = Path("/state")
-HEARTBEAT: Final = timedelta(days=30)
+HEARTBEAT: Final = timedelta(days=90)
 """A step comes at least this often. The resident process looks every six hours; who is lazier sees more."""
 
 

@@ -30,7 +30,7 @@ class SoftKey:
 
 
 class SoftTpm:
-    """Implements ``holdfast.keys.api.KeyStore`` and ``Homed``. Every call is a point at which the power may fail."""
+    """Implements ``KeyStore`` and ``Homed`` of ``holdfast.keys.api``; at every call the power may fail."""
 
     def __init__(self, fuse: Fuse) -> None:
         self._fuse = fuse

@@ -93,7 +93,7 @@ class Catalogue:
         if kind in {"status", "redirect", "refuse"}:
             args.append(("code", self.chance.choice(_CODES[kind])))
         made = Fault(where, kind, times, tuple(args))
-        lasts = self.between(MINUTE, 14 * DAY)
+        lasts = self.between(MINUTE, 4 * DAY)
         return Misfortune(
             f"fault: {made}",
             lasts,
