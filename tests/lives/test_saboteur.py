@@ -168,4 +168,4 @@ def test_the_same_fault_ends_no_life_of_an_agent_that_checks(fault: str) -> None
     life.estate.begin_fault(Fault.parse(fault))
     tally = life.run()
     assert tally.violations == []
-    assert tally.faults[fault.removesuffix(":1")] == 1
+    assert tally.faults[fault.removesuffix(":1")] >= 1
