@@ -8,7 +8,6 @@ READY := .venv/.ready
 PYTEST_ARGS ?= -n auto --dist loadscope
 FUZZ_EXAMPLES ?= 5000
 JSON ?=
-FULL ?=
 KEYS ?= tpm
 PROTOCOL ?= est
 FULL ?=
@@ -69,6 +68,9 @@ machine: $(READY) ## Build the throw-away machine in which a real systemd runs (
 .PHONY: machine proof-daemon
 proof-daemon: $(READY) ## Prove the service under a real systemd (FULL=1: a minute where 20 s are the default)
 	@$(PY) -m proofs.daemon
+
+proof-life: $(READY) ## Prove ten unattended years: every figure, then one JSON line (FULL=1: all seeds)
+	@FULL=$(FULL) $(PY) -m proofs.life
 
 docs: $(READY) ## Write the documents that are generated from the code
 	@$(PY) -c 'from holdfast.life.diagram import document; print(document(), end="")' > docs/life.md
