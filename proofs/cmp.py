@@ -29,7 +29,10 @@ def main() -> int:
             ("first boot by BRSKI-AE, keys in a TPM", lambda: demonstration("tpm")),
             ("first boot by BRSKI-AE, keys on a PKCS#11 token", lambda: demonstration("pkcs11")),
             ("client checks, one violation a test", pytests("tests/sim/test_cmp_faults.py")),
-            ("every request, in every mood of the server", pytests("tests/sim/test_cmp_flows.py")),
+            (
+                "every request, in every mood of the server",
+                pytests("tests/sim/test_cmp_flows.py", "tests/sim/test_cmp_server.py"),
+            ),
             (
                 "a device's life: ladder, shared secret, power cuts",
                 pytests("tests/lifecycle/test_cmp_rung.py", workers=True),

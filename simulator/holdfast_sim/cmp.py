@@ -240,6 +240,8 @@ def _request(
     world.note_issued(certificate, f"cmp-{message.kind.label}", speaker.name)
     if not any(i.oid == oids.IMPLICIT_CONFIRM for i in reply.infos):
         conversation.unconfirmed = certificate
+    if world.cmp.polls and world.cmp.by_error:
+        return _put_off(conversation, reply, WHOLE_MESSAGE, world.cmp.polls)
     if world.cmp.polls:
         _put_off(conversation, reply, wanted.request_id, world.cmp.polls)
         return cmp_requests.waiting(message.kind, wanted.request_id)

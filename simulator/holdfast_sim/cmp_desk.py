@@ -23,9 +23,10 @@ class CmpPolicy:
     ``secrets``: reference to shared secret. ``authority``: who signs the answers, the registrar (an RA by
     its extended key usage) or the issuing CA. ``implicit_confirm``: granted to whoever asks. ``polls``: how
     often an answer to a certificate request is put off, ``other_polls`` every other answer, by
-    ``check_after`` seconds. ``versions`` are the pvno that are known. ``profiles``: the certProfile names
-    that exist, None for any. ``template``: the answer to certReqTemplate. ``p10_request_id``: the certReqId
-    of answers to p10cr, 0 for peers of old. ``window``: how far a messageTime may be from now.
+    ``check_after`` seconds; ``by_error``: an error says so, also about a certificate. ``versions`` are the
+    pvno that are known. ``profiles``: the certProfile names that exist, None for any. ``template`` answers
+    certReqTemplate. ``p10_request_id``: the certReqId of answers to p10cr, 0 for peers of old. ``window``:
+    how far a messageTime may be from now.
     """
 
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -33,6 +34,7 @@ class CmpPolicy:
     implicit_confirm: bool = False
     polls: int = 0
     other_polls: int = 0
+    by_error: bool = False
     check_after: int = 1
     versions: frozenset[int] = frozenset({2, 3})
     profiles: frozenset[str] | None = None

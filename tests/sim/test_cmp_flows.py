@@ -117,6 +117,13 @@ def test_a_client_polls_until_the_certificate_is_there(form: Form) -> None:
     assert asked == ((-1,) if form is Form.P10CR else (0,))
 
 
+def test_an_error_may_ask_for_patience_about_a_certificate() -> None:
+    cmp = Cmp.make(policy=CmpPolicy(polls=1, by_error=True))
+    issued(cmp, cmp.enroll())
+    assert kinds(cmp)[:6] == ["ir", "error", "pollReq", "pollRep", "pollReq", "ip"]
+    assert bodies.read_poll_request(cmp.sent[1].content) == (bodies.WHOLE_MESSAGE,)
+
+
 def test_a_confirmation_may_take_its_time_too() -> None:
     cmp = Cmp.make(policy=CmpPolicy(other_polls=2, check_after=60))
     issued(cmp, cmp.enroll())
