@@ -416,10 +416,20 @@ def main() -> int:
                 "workers, control, watchdog, log, metrics, one fault a test",
                 pytests("tests/daemon", *HOST_TESTS),
             ),
+            ("commands, completion, manual", pytests(*COMMAND_TESTS)),
         ]
         return prove("daemon", parts)
 
 
+COMMAND_TESTS: Final = (
+    "tests/cli/test_cli_quick.py",
+    "tests/cli/test_cli_terminal.py",
+    "tests/cli/test_cli_show.py",
+    "tests/cli/test_completion.py",
+    "tests/cli/test_manual.py",
+    "tests/cli/test_renew.py",
+    "tests/cli/test_asked.py",
+)
 HOST_TESTS: Final = (
     "tests/host/test_notify.py",
     "tests/host/test_journal.py",

@@ -64,6 +64,7 @@ def main() -> int:
                 pytests(
                     "tests/cli/test_doctor.py",
                     "tests/cli/test_cli_stuck.py",
+                    "tests/cli/test_cli_ladder.py",
                     "tests/cli/test_cli_states.py",
                     workers=True,
                 ),

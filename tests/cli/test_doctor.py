@@ -28,6 +28,7 @@ from tpm2_pytss import (
 import wire_pki as pki
 from cli.healthy import ANCHOR, BEGIN, END, NAME, NOW, OWNER, Healthy, certificate_for, make, running
 from holdfast.cli import doctor
+from holdfast.cli.checks.files import _secrets
 from holdfast.cli.checks.finding import Check, Finding, Verdict
 from holdfast.cli.checks.patient import Patient
 from holdfast.cli.main import main
@@ -499,3 +500,35 @@ def test_deployed_files_whose_hooks_did_not_all_run(device: Healthy, failed: boo
     device.remember(device.record.with_identity(replace(entry, deployment=told)))
     finding = only(device, "deployed", Verdict.FAIL if failed else Verdict.WARN)
     assert ("nginx" in finding.said) == failed
+
+
+def test_registrar_with_anchors_of_its_own_is_judged_by_these(template: Path, tmp_path: Path) -> None:
+    other = pki.ca("Another CA", not_before=BEGIN, not_after=END)
+    shown = pki.end_entity(
+        "acme", other, san=pki.dns("localhost"), eku=[pki.SERVER_AUTH], not_before=BEGIN, not_after=END
+    )
+    identity = ServerIdentity((shown.certificate, other.certificate), shown.key)  # type: ignore[arg-type]
+    with running(template, tmp_path / "device", identity) as device:
+        (device.home / "acme.pem").write_bytes(pki.pem(other.certificate))
+        url = f"https://localhost:{device.server.port}/directory"
+        rung = f"acme: {{url: '{url}', anchors-file: acme.pem, challenges: [tls-alpn-01]}}"
+        named = f"clock: trusted\nidentities: [{{name: {NAME}, protocols: [{{{rung}}}]}}]\n"
+        device.write_config(named)
+        assert [f.verdict for f in examined(device)["registrar"]] == [Verdict.OK], examined(device)
+        device.write_config(named.replace(", anchors-file: acme.pem", ""))
+        assert "not a server of our domain" in unwell(device)["registrar"].said
+
+
+def test_files_of_every_kind_of_secret_are_looked_at(device: Healthy) -> None:
+    secret = device.home / "secret"
+    secret.write_text("s3cret")
+    secret.chmod(0o600)
+    est = "{est: {username: gw, password-file: secret}}"
+    cmp = "{cmp: {reference: gw, secret-file: secret}}"
+    for rung in (est, cmp):
+        device.write_config(f"clock: trusted\nidentities: [{{name: {NAME}, protocols: [{rung}]}}]\n")
+        with Patient(device.config) as patient:
+            assert list(_secrets(patient.settings)) == [secret]
+        secret.chmod(0o660)
+        assert "files" in unwell(device)
+        secret.chmod(0o600)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,7 @@ Fault = tuple[Path, str, str]
 def _faults(patient: Patient, home: Path) -> Iterator[Fault]:
     yield from _writable(patient.config)
     yield from _writable(patient.settings.manufacturer.anchors)
-    for secret in _secrets(patient):
+    for secret in dict.fromkeys(_secrets(patient.settings)):
         yield from _writable(secret)
         yield from _readable(secret)
     if home.is_dir():
@@ -46,12 +47,23 @@ def _faults(patient: Patient, home: Path) -> Iterator[Fault]:
         yield from _readable(home / "keys")
 
 
-def _secrets(patient: Patient) -> Iterator[Path]:
-    settings = patient.settings
-    files = [settings.keys.auth_file, settings.keys.owner_auth_file, settings.idevid.auth_file]
-    files += [token.pin_file for token in (settings.keys.token, settings.idevid.token) if token]
-    files += [getattr(p, "password_file", None) for i in settings.identities for p in i.protocols]
-    yield from (f for f in files if f is not None)
+_PUBLIC: Final = frozenset({"anchors_file", "certificate_file", "chain_file", "metrics_file"})
+
+
+def _secrets(settings: object) -> Iterator[Path]:
+    """Every file that the settings name for a secret, in whatever part of them: any but those of certificates
+    and numbers."""
+    if isinstance(settings, tuple):
+        for part in settings:
+            yield from _secrets(part)
+    elif is_dataclass(settings):
+        for field in fields(settings):
+            value = getattr(settings, field.name)
+            if isinstance(value, Path):
+                named = field.name == "file" or field.name.endswith("_file")
+                yield from [value] if named and field.name not in _PUBLIC else []
+            else:
+                yield from _secrets(value)
 
 
 def _below(home: Path) -> Iterator[Path]:

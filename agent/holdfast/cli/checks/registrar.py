@@ -10,7 +10,7 @@ from holdfast.cli.advice import advice
 from holdfast.cli.checks.finding import Check, Finding, Verdict
 from holdfast.cli.checks.patient import Patient
 from holdfast.host.transport import Anchored, Channel, Limits, Plain, Provisional, TlsTransport
-from holdfast.life.record import DeviceRecord, DomainState
+from holdfast.life.record import Anchor, DeviceRecord, DomainState
 from holdfast.wire.errors import ConfigError, RemoteProtocolError, TransportError, TrustError
 from holdfast.wire.model import Chain, Moment
 from holdfast.worker.certificates import certificates_of, load_chain
@@ -25,28 +25,33 @@ def look(patient: Patient) -> Iterator[Finding]:
     """TCP and a TLS handshake without a client certificate, to each server that is needed next."""
     limit = min(PATIENCE, patient.settings.limits.connect_seconds)
     transport = TlsTransport(Limits(connect=limit), patient.settings.proxy)
-    for endpoint in dict.fromkeys(_endpoints(patient)):
-        yield _asked(patient, transport, endpoint)
+    for endpoint, anchors in dict.fromkeys(_servers(patient)):
+        yield _asked(patient, transport, endpoint, anchors)
 
 
-def _endpoints(patient: Patient) -> Iterator[Endpoint]:
+def _servers(patient: Patient) -> Iterator[tuple[Endpoint, tuple[Anchor, ...]]]:
+    """Servers, and the operator's own anchors for those that have some in the place of the domain's."""
     record, settings = patient.record, patient.settings
     if record.domain.state is not DomainState.VOUCHED:
-        yield from map(Endpoint.parse, settings.registrars)
+        yield from ((Endpoint.parse(registrar), ()) for registrar in settings.registrars)
         return
     for identity in settings.identities:
         for name in identity.rungs:
             try:
-                yield rung_of(identity, name, record, secrets.token_bytes).endpoint
+                rung = rung_of(identity, name, record, secrets.token_bytes)
             except ConfigError:
                 continue  # the check of the configuration tells of it
+            yield rung.endpoint, rung.anchors
 
 
-def _asked(patient: Patient, transport: TlsTransport, endpoint: Endpoint) -> Finding:
+def _asked(
+    patient: Patient, transport: TlsTransport, endpoint: Endpoint, anchors: tuple[Anchor, ...]
+) -> Finding:
     about, seen = str(endpoint), "connected, shook hands without a client certificate, and closed"
     now = patient.now
     try:
-        transport.open(Channel(endpoint.host, endpoint.port, _trust(patient.record, endpoint, now))).close()
+        trust = _trust(patient.record, endpoint, anchors, now)
+        transport.open(Channel(endpoint.host, endpoint.port, trust)).close()
     except TrustError as error:
         said = f"it is not a server of our domain: {error.detail} ({error.code})"
         return Finding(Verdict.FAIL, said, advice(error.code), seen, about)
@@ -60,13 +65,19 @@ def _asked(patient: Patient, transport: TlsTransport, endpoint: Endpoint) -> Fin
     return Finding(Verdict.OK, "it answers", "", seen, about)
 
 
-def _trust(record: DeviceRecord, endpoint: Endpoint, now: Moment) -> Plain | Anchored | Provisional:
+def _trust(
+    record: DeviceRecord, endpoint: Endpoint, anchors: tuple[Anchor, ...], now: Moment
+) -> Plain | Anchored | Provisional:
     if endpoint.plain:
         return Plain()
     domain = record.domain
     if domain.state is not DomainState.VOUCHED:
         return Provisional()
-    ground = Ground(domain.anchors, certificates_of(domain.anchors), load_chain(domain.intermediates))
+    ground = (
+        Ground(anchors, certificates_of(anchors), ())
+        if anchors
+        else Ground(domain.anchors, certificates_of(domain.anchors), load_chain(domain.intermediates))
+    )
 
     def check(chain: Chain) -> None:
         ground.check(chain, endpoint.host, now)
