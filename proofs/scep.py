@@ -22,15 +22,19 @@ def main() -> int:
             ("demonstration, the RSA key in a TPM", demonstration),
             ("the whole ladder live", ladder),
             ("envelopes, both ways with openssl", pytests("tests/wire/test_cms_enveloped.py")),
-            ("client checks, one violation a test", pytests("tests/sim/test_scep_faults.py")),
+            (
+                "client checks, one violation a test",
+                pytests("tests/sim/test_scep_faults.py", "tests/wire/test_scep_messages.py"),
+            ),
             (
                 "every operation; what is possible, before a key is made",
                 pytests("tests/sim/test_scep_server.py", "tests/host/test_config_scep.py"),
             ),
             (
-                "a life on SCEP: power cuts, waiting, rollover, ladder",
+                "a life on SCEP: power cuts at every point, waiting, rollover, ladder",
                 pytests("tests/lifecycle/test_scep_life.py"),
             ),
+            ("keys in a TPM and on a token, EC keys too", pytests("tests/lifecycle/test_scep_hardware.py")),
             ("hostile octets", pytests("tests/fuzz/test_fuzz_scep.py")),
             (
                 "independent servers and clients",
