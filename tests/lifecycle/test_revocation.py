@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -235,3 +236,16 @@ def test_no_answer_leaves_the_request_for_the_other_identities(tmp_path: Path) -
     requests = [e for e in device.site.transcript if e.target == "/ocsp"]
     assert requests
     assert {e.client for e in requests} == {"anonymous"}
+
+
+def test_status_tells_when_it_was_not_possible_to_ask(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = device_at(tmp_path)
+    del device.servers[STATUS]
+    device.step()
+    assert main(["--config", str(tmp_path / "holdfast.yaml"), "status", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["identities"]
+    assert entry["revocation"]["trouble"]["code"] == "transport.unreachable"
+    assert entry["revocation"]["failed_attempts"] == 1
+    assert entry["revocation"]["next_attempt"]

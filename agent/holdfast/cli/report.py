@@ -137,6 +137,10 @@ def identity_report(entry: Identity) -> dict[str, Any]:
             "protocol": entry.transaction.protocol or None,
             "key": entry.transaction.key or None,
         },
+        "revocation": {
+            "trouble": trouble_report(entry.standing.trouble),
+            **schedule_report(entry.standing),
+        },
         "deployment": {
             "stage": entry.deployment.stage if credential.state is CredentialState.ACTIVE else None,
             "trouble": trouble_report(entry.deployment.schedule.trouble),
