@@ -111,13 +111,12 @@ class Machine:
 
     # --- while it runs -------------------------------------------------------------------------------
 
-    def boot(self, *binds: tuple[Path, str]) -> None:
-        """Start it, with directories of ours at their places in it; returns when its manager answers."""
+    def boot(self) -> None:
+        """Start it; returns when its manager answers."""
         groups = self._cgroups()
         command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--machine=holdfast-proof"]
         command += [f"--directory={self.root}", "--console=pipe", "--kill-signal=SIGRTMIN+3"]
         command += ["--link-journal=no", "--resolv-conf=off", "--timezone=off"]
-        command += [f"--bind-ro={ours}:{theirs}" for ours, theirs in binds]
         command += ["--boot", "systemd.log_target=journal"]
         # Its control groups must be its own, and no root of anybody else's.
         enter = "".join(f"echo $$ > {shlex.quote(str(g / 'cgroup.procs'))}; " for g in groups)
