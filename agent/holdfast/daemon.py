@@ -37,7 +37,9 @@ SETTLE_SECONDS: Final = 2.0
 """From the first sign of a network to the step: addresses, routes and name servers come one by one."""
 
 STOP_SECONDS: Final = 5
-EXTEND_SECONDS: Final = 30
+EXTEND_SECONDS: Final = 120
+"""A reload may have to wait for the worker that runs; said again whenever the watchdog is fed."""
+
 _MICROSECONDS: Final = 1_000_000
 _NOT_FOR_WORKERS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
 
@@ -142,6 +144,8 @@ class Daemon:
         if now >= self._ping_at:
             if self._agent.healthy(now):
                 self._notifier.tell(WATCHDOG=1)
+                if self._reload_after is not None:
+                    self._notifier.tell(EXTEND_TIMEOUT_USEC=EXTEND_SECONDS * _MICROSECONDS)
             self._ping_at = now + self._ping
 
     def _hear_worker(self) -> None:
