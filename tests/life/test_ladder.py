@@ -118,6 +118,8 @@ def test_a_server_that_said_pending_gets_a_day() -> None:
     lately = failing(50, NOW - RECONSIDER + timedelta(seconds=1))
     assert forsakes(Down.UNREACHABLE, TransactionState.REQUESTED, lately)
     assert not forsakes(Down.UNREACHABLE, TransactionState.PENDING, lately)
+    once = failing(1, NOW - RECONSIDER * 2)
+    assert not forsakes(Down.UNREACHABLE, TransactionState.PENDING, once), "one hiccup after days of patience"
 
 
 @pytest.mark.parametrize("state", [TransactionState.NONE, TransactionState.STAGED])
