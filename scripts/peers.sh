@@ -9,7 +9,8 @@
 #   trixie-token/        another one: OpenSSL's PKCS#11 provider, SoftHSM2 and curl
 #   bin/estserver, bin/estclient   GlobalSign's, built from the Go module proxy
 #   bin/scepserver, bin/scepclient, bin/scepserver-des   micromdm's SCEP, and one that answers with single DES
-#   bin/step-ca   Smallstep's CA, for SCEP
+#   bin/step-ca   Smallstep's CA, for SCEP and ACME
+#   bin/pebble    Let's Encrypt's test server for ACME; BIND and lego come from this host's Debian
 #   cmp-ra/              Siemens' CmpRaComponent from Maven Central, with a small server of ours around it
 # Running it again costs next to nothing. Each part is built beside its place and renamed into it,
 # so an interrupted run leaves no half of a peer behind.
@@ -25,6 +26,8 @@ micromdm_version=v2.3.0
 micromdm_des_version=v2.1.0 # as it comes: like every version of it, it answers with single DES
 smallstep=github.com/smallstep/certificates
 smallstep_version=v0.30.2
+pebble=github.com/letsencrypt/pebble/v2
+pebble_version=v2.8.0
 cmp_ra_version=4.1.4
 
 cache="${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}/peers"
@@ -141,6 +144,13 @@ step_ca() {
     rm -rf "$building"
 }
 
+pebble_server() {
+    [ -x "$cache/bin/pebble" ] && return
+    go_build "$pebble" "$pebble_version" pebble || return 0
+    mv "$built"/* "$cache/bin/"
+    rm -rf "$building"
+}
+
 # Siemens' CmpRaComponent and what it needs, and our small server around it (tests/interop/CmpRa.java).
 cmp_ra() {
     local building="$cache/cmp-ra.building.$$" source
@@ -193,6 +203,14 @@ versions() {
     if [ -x "$cache/bin/step-ca" ]; then
         printf 'step-ca\t%s\n' "$smallstep_version"
     fi
+    if [ -x "$cache/bin/pebble" ]; then
+        printf 'pebble\t%s\n' "$pebble_version"
+    fi
+    for name in bind9 lego; do
+        if [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ]; then
+            printf '%s\t%s\n' "$name" "$(dpkg-query -W -f '${Version}' "$name")"
+        fi
+    done
     if [ -s "$cache/cmp-ra/CmpRa.class" ]; then
         printf 'siemens-cmp-ra\t%s\n' "$cmp_ra_version"
     fi
@@ -211,6 +229,10 @@ token_root
 globalsign_tools
 micromdm_tools
 step_ca
+pebble_server
+PATH="$PATH:/usr/sbin" need named bind9 || true
+need nsupdate bind9-dnsutils || true
+need lego lego || true
 cmp_ra
 versions | tee "$cache/versions"
 if [ "${#missing[@]}" -gt 0 ]; then

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -23,6 +24,7 @@ from holdfast.wire.errors import ConfigError, HoldfastError
 from holdfast.wire.model import KeyAlgorithm
 
 from . import directory as pki
+from .acme.probe import look
 from .faults import Fault, load
 from .manufacturer import Manufacturer
 from .scep_authority import ScepPolicy
@@ -67,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="attestation CAs that the ACME server believes",
+    )
+    serve.add_argument(
+        "--http-01-port", type=int, metavar="PORT", help="where ACME looks for http-01, on loopback"
     )
     serve.add_argument("--rsa", action="store_true", help="RSA keys for all certification authorities")
     serve.add_argument("--host", default=LOOPBACK, help="address to listen on")
@@ -127,6 +132,8 @@ def _world(options: argparse.Namespace) -> World:
     if options.attestation_anchors is not None:
         anchors = tuple(x509.load_pem_x509_certificates(options.attestation_anchors.read_bytes()))
         world.acme.policy = replace(world.acme.policy, attestation_anchors=anchors)
+    if options.http_01_port is not None:
+        world.acme.probe = partial(look, port=options.http_01_port)
     return world
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import os
 import secrets
+import shutil
 import subprocess
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -59,7 +63,7 @@ from holdfast_factory.authority import Authority
 from holdfast_factory.ek import manufacture_ek
 from holdfast_factory.swtpm import Swtpm
 from interop.acme_peers import TSIG_NAME, TSIG_SECRET, ZONE, Pebble, name_server, pebble, step_ca
-from interop.est_peers import Domain
+from interop.est_peers import Domain, free_port, missing
 
 pytestmark = pytest.mark.interop
 LEGS = 60
@@ -374,3 +378,42 @@ def test_step_ca_refuses_what_is_not_true(
         base.options["device"] = lambda: "HF-0042"
         with pytest.raises(ChallengeFailed):
             base.enroll()
+
+
+# --- others' client at our server
+
+
+def test_lego_enrolls_renews_and_revokes_at_our_simulator(tmp_path: Path) -> None:
+    lego = shutil.which("lego")
+    if lego is None:
+        missing("lego")
+    port = free_port()
+    arguments = ["serve", "--json", "--directory", str(tmp_path / "sim"), "--http-01-port", str(port)]
+    sim = subprocess.Popen(
+        [sys.executable, "-m", "holdfast_sim.cli", *arguments], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert sim.stdout is not None
+        told = json.loads(sim.stdout.readline())
+        common = [str(lego), "--server", told["acme"], "--email", "a@example.com", "--accept-tos"]
+        common += ["--path", str(tmp_path / "lego"), "--domains", "gateway.example"]
+        common += ["--http", "--http.port", f"127.0.0.1:{port}"]
+        for command in (["run"], ["renew", "--days", "4000", "--no-random-sleep"], ["revoke"]):
+            done = subprocess.run(
+                [*common, *command],
+                env={**os.environ, "LEGO_CA_CERTIFICATES": told["anchors"]},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            if command != ["revoke"]:
+                leaf = tmp_path / "lego" / "certificates" / "gateway.example.crt"
+                files = ("-CAfile", told["anchors"], "-untrusted", str(leaf), str(leaf))
+                pki.openssl("verify", "-purpose", "sslserver", *files)
+    finally:
+        sim.terminate()
+        sim.wait(20)
+        assert sim.stdout is not None
+        sim.stdout.close()

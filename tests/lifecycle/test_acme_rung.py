@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.keys.api import KeyRef
@@ -118,6 +120,27 @@ def test_a_server_that_breaks_a_rule_gives_no_credential(tmp_path: Path, fault: 
     assert device.identity.schedule.due is not None
     device.reface([])
     device.live_until_active()
+
+
+def test_the_server_says_when_to_renew_and_hears_what_was_replaced(tmp_path: Path) -> None:
+    """RFC 9773: a window that has passed brings the renewal forward to now, after an hour of rest."""
+    device = AcmeDevice(tmp_path, identities=BY_NAME + "    renew: {ask-server: true}\n")
+    device.live_until_active()
+    device.step()
+    hint = device.identity.hint
+    assert hint is not None
+    assert hint.start is not None
+    first = device.identity.credential
+    device.reface(["acme-renewal-info:window-now"])
+    for _ in range(12):
+        device.clock.now += timedelta(hours=7)
+        device.step()
+        if device.identity.credential.generation > first.generation:
+            break
+    assert device.identity.credential.generation == first.generation + 1
+    begin = x509.load_der_x509_certificate(first.chain[0]).not_valid_before_utc
+    assert device.clock.now < begin + timedelta(days=5)  # of thirty
+    assert len(device.world.acme.replaced) == 1
 
 
 def test_a_challenge_that_fails_begins_again_with_a_new_order(device: AcmeDevice) -> None:

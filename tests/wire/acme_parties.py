@@ -18,6 +18,7 @@ from holdfast.wire.acme.client import AcmeProtocol
 from holdfast.wire.acme.objects import Identifier
 from holdfast.wire.acme.session import AcmeLimits, Session
 from holdfast.wire.model import (
+    Chain,
     ClockState,
     EnrollmentRequest,
     HttpRequest,
@@ -76,6 +77,7 @@ class Case:
         self.world.acme.probe = self.board.probe
         self.account_key: SigningKey = options.pop("account_key", None) or new_key()
         self.key: SigningKey = options.pop("key", None) or new_key()
+        self.current: tuple[Chain, SigningKey] | None = None
         self.attest: Callable[[bytes], bytes] | None = options.pop("attest", None)
         self.options = {"solver": self.board, **options}
         self.identifiers = tuple(identifiers)
@@ -105,6 +107,7 @@ class Case:
             anchors=self.world.domain.anchors,
             transaction=b"t",
             random=secrets.token_bytes,
+            current=self.current,
             account=self.account_key,
             attest=self.attest,
         )

@@ -486,7 +486,7 @@ def test_the_example_certificate_has_the_example_identifier() -> None:
 def test_a_replaced_certificate_is_named_and_a_second_time_not() -> None:
     case = Case()
     leaf = issued(case.enroll()).chain[0]
-    case.options["replaces"] = certificate_id(leaf)
+    case.current = ((leaf,), case.key)
     case.key = new_key()
     issued(case.enroll())
     assert case.world.acme.replaced == {certificate_id(leaf)}

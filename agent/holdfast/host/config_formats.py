@@ -110,13 +110,13 @@ def acme_url(text: str) -> str:
 
 
 def split_acme_url(text: str) -> tuple[str, str]:
-    """Origin and origin-form target of an ACME directory (RFC 8555 §6.1: https only)."""
+    """Origin and path of an ACME directory (RFC 8555 §6.1: https only)."""
     parts = _split(text)
     if parts.scheme != "https":
         raise ValueError("must start with https://")
-    if parts.path in {"", "/"} and not parts.query:
+    if parts.path in {"", "/"}:
         raise ValueError("needs the path of the directory")
-    return f"https://{_authority(parts)}", parts.path + (f"?{parts.query}" if parts.query else "")
+    return f"https://{_authority(parts)}", parts.path
 
 
 def path(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -13,22 +12,12 @@ from holdfast.wire.acme.objects import RenewalInfo, read
 from holdfast.wire.acme.session import Session
 from holdfast.wire.certificates import LIBRARY_ERRORS
 from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError
-from holdfast.wire.model import Exchange
+from holdfast.wire.model import Exchange, RenewalHint
 
 SHORTEST: Final = timedelta(minutes=1)
 LONGEST: Final = timedelta(days=1)
 USUAL: Final = timedelta(hours=6)
 """Between two questions: what the server asks for, within bounds (RFC 9773 §4.3)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Suggestion:
-    """A window to renew in (aware UTC, ``start < end``), and when to ask again."""
-
-    start: datetime
-    end: datetime
-    ask_again: timedelta
-    explanation: str = ""
 
 
 def certificate_id(certificate: x509.Certificate) -> str:
@@ -49,7 +38,7 @@ def certificate_id(certificate: x509.Certificate) -> str:
     return f"{b64(identifier)}.{b64(octets)}"
 
 
-def ask(session: Session, certificate: x509.Certificate) -> Exchange[Suggestion | None]:
+def ask(session: Session, certificate: x509.Certificate) -> Exchange[RenewalHint | None]:
     """The server's suggestion for *certificate*; None where it has none to give.
 
     *session* has its directory open; the question is not signed. Raises RemoteProtocolError ``ari.window``,
@@ -66,7 +55,7 @@ def ask(session: Session, certificate: x509.Certificate) -> Exchange[Suggestion 
         raise RemoteProtocolError("ari.window", f"from {start} to {end}", clause="RFC 9773 §4.2")
     asked = session.asked_wait(resp)
     again = USUAL if asked is None else min(max(asked, SHORTEST), LONGEST)
-    return Suggestion(start, end, again, (found.explanationURL or "")[:300])
+    return RenewalHint(start, end, again)
 
 
 def _utc(moment: datetime) -> datetime:

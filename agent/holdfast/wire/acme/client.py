@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.wire import csr
 from holdfast.wire.acme.account import ExternalAccount, enter
+from holdfast.wire.acme.ari import ask, certificate_id
 from holdfast.wire.acme.authorize import authorize, tell_failure
 from holdfast.wire.acme.challenges import Solver
 from holdfast.wire.acme.download import download
@@ -41,6 +42,7 @@ from holdfast.wire.model import (
     Outcome,
     Pending,
     Rejected,
+    RenewalHint,
     TlsInfo,
 )
 
@@ -71,11 +73,9 @@ class AcmeProtocol:
 
     The certificate is for the DNS and IP names of the CSR and, where ``device`` tells it, for the device
     itself. The account key of the request signs everything. ``solver`` meets the classic challenges, the
-    request's ``attest`` device-attest-01; ``prefer`` orders the kinds, and what it does not name is not used.
-    ``replaces``: the ARI identifier of the certificate that goes (RFC 9773 §5). ``alternate`` prefers a chain
-    by the common name that issued its top. ``for_server``: the certificate is for a server of this device,
-    such as its web page; public CAs issue nothing else.
-    """
+    request's ``attest`` device-attest-01; ``prefer`` orders the kinds, and what it does not name is not
+    used. ``alternate`` prefers a chain by the common name that issued its top. ``for_server``: the
+    certificate is for a server of this device, such as its web page; public CAs issue nothing else."""
 
     name: ClassVar[str] = "acme"
 
@@ -86,7 +86,6 @@ class AcmeProtocol:
     contacts: tuple[str, ...] = ()
     external: ExternalAccount | None = field(default=None, repr=False)
     profile: str | None = None
-    replaces: str | None = None
     alternate: str | None = None
     for_server: bool = False
     limits: AcmeLimits = _LIMITS
@@ -122,7 +121,7 @@ class AcmeProtocol:
         try:
             yield from session.open(self.directory)
             yield from enter(session, contacts=self.contacts, external=self.external)
-            resp = yield from self._order(session, self._identifiers(req))
+            resp = yield from self._order(session, self._identifiers(req), _replaced(session, req))
         except AcmeProblem as problem:
             return _outcome(problem, b"")
         url = resp.header("Location") or ""
@@ -158,17 +157,28 @@ class AcmeProtocol:
             raise LocalProtocolError("acme.no-identifier", detail)
         return found
 
-    def _order(self, session: Session, identifiers: tuple[Identifier, ...]) -> Exchange[HttpResponse]:
+    def renewal_hint(
+        self, current: x509.Certificate, tls: TlsInfo | None, now: Moment
+    ) -> Exchange[RenewalHint | None]:
+        """The server's suggestion for *current* (RFC 9773), as :class:`~holdfast.wire.model.Hinting` wants
+        it."""
+        session = Session(tls, None, self.limits, now)
+        yield from session.open(self.directory)
+        return (yield from ask(session, current))
+
+    def _order(
+        self, session: Session, identifiers: tuple[Identifier, ...], replaces: str | None
+    ) -> Exchange[HttpResponse]:
         payload: dict[str, object] = {
             "identifiers": [{"type": i.type, "value": i.value} for i in identifiers]
         }
         if self.profile is not None:
             payload["profile"] = self.profile
         url = session.resource("newOrder")
-        if self.replaces is None:
+        if replaces is None:
             return (yield from session.post(url, payload))
         try:
-            return (yield from session.post(url, {**payload, "replaces": self.replaces}))
+            return (yield from session.post(url, {**payload, "replaces": replaces}))
         except AcmeProblem as problem:
             if problem.kind not in ("alreadyReplaced", "malformed"):
                 raise
@@ -241,6 +251,16 @@ def identifiers_of(san: Sequence[x509.GeneralName]) -> tuple[Identifier, ...]:
         elif not isinstance(name, x509.OtherName):  # the device's own name: see ``device``
             raise LocalProtocolError("acme.identifier", f"no ACME identifier for a {type(name).__name__}")
     return tuple(found)
+
+
+def _replaced(session: Session, req: EnrollmentRequest) -> str | None:
+    """The name of the certificate that a renewal replaces, for a server that keeps count (RFC 9773 §5)."""
+    if req.current is None or session.directory is None or session.directory.renewalInfo is None:
+        return None
+    try:
+        return certificate_id(req.current[0][0])
+    except LocalProtocolError:
+        return None
 
 
 def _require_names(leaf: x509.Certificate, identifiers: tuple[Identifier, ...]) -> None:
