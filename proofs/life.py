@@ -43,12 +43,27 @@ def main() -> int:
                 pytests(
                     "tests/lifecycle/test_setbacks.py",
                     "tests/lifecycle/test_turns.py",
+                    "tests/lifecycle/test_recovery.py",
+                    "tests/lifecycle/test_time.py",
                     "tests/lifecycle/test_deployment.py",
+                    "tests/host/test_deploy.py",
                     "tests/host/test_clock.py",
                     "tests/host/test_clockwatch.py",
                     workers=True,
                 ),
             ),
+            (
+                "the own certificate revoked, asked and judged",
+                pytests(
+                    "tests/life/test_standing.py",
+                    "tests/wire/test_revocation_ocsp.py",
+                    "tests/wire/test_revocation_crl.py",
+                    "tests/lifecycle/test_revocation.py",
+                    "tests/interop/test_openssl_revocation.py",
+                    workers=True,
+                ),
+            ),
+            ("a TPM that was cleared", pytests("tests/lifecycle/test_cleared_tpm.py")),
             (
                 "ladder, several identities, change of root",
                 pytests(
