@@ -68,7 +68,8 @@ def _root_update(world: World, due: Due, asked: bytes) -> bytes:
     new = domain.anchors[0]
     if new == old:
         return b""
-    if due("foreign-root"):
+    foreign = due("foreign-root")
+    if foreign:
         new = world.impostor.anchors[0]
     links = {(c.subject, c.issuer): c for c in domain.links}
     forward = links.get((domain.anchors[0].subject, old.subject))
@@ -78,7 +79,7 @@ def _root_update(world: World, due: Due, asked: bytes) -> bytes:
     parts = list(encoded(new))
     if forward is not None and not due("unlinked-root"):
         parts.append(der.explicit(0, *encoded(forward)))
-    if back is not None:
+    if back is not None and not foreign:  # it would tell on the stranger
         parts.append(der.explicit(1, *encoded(new if due("wrong-back-link") else back)))
     return der.sequence(*parts)
 

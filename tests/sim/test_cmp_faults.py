@@ -214,7 +214,7 @@ def test_capubs_of_another_domain_change_nothing() -> None:
     assert outcome.anchors == anchors
 
 
-def test_capubs_are_anchors_only_under_a_secret_or_by_permission() -> None:
+def test_capubs_are_anchors_only_under_a_secret() -> None:
     secret = Cmp.make(policy=IMPLICIT, secret=True)
     outcome = secret.enroll(secret.request(anchors=()))
     assert isinstance(outcome, Issued)

@@ -89,9 +89,9 @@ class CmpProtocol:
 
     ``pins`` name authorities by the SHA-256 of their key (:class:`SignedByAuthority`). ``inquirer`` asks for
     CA certificates and wishes before enrollment; without it and without ``secret`` nothing is asked.
-    ``allow_ca_pubs``: roots that come with a certificate become anchors where there are none yet; under a
-    shared secret they do in any case, because who knows it speaks for the CA (RFC 9483 §4.1.1).
-    ``implicit_confirm`` asks the CA to do without certConf.
+    ``implicit_confirm`` asks the CA to do without certConf. Under a secret, roots that come with a
+    certificate become anchors where there are none yet: who knows the secret speaks for the CA (RFC 9483
+    §4.1.1).
 
     Raises LocalProtocolError ``cmp.path`` when made.
     """
@@ -104,7 +104,6 @@ class CmpProtocol:
     form: Form = Form.AUTO
     pvno: int = 2
     implicit_confirm: bool = True
-    allow_ca_pubs: bool = False
     limits: CmpLimits = field(default_factory=CmpLimits)
     random: RandomBytes | None = field(default=None, repr=False)
     inquirer: Inquirer | None = None
@@ -293,7 +292,7 @@ class CmpProtocol:
 
     def _published(self, reply: CertReply, req: EnrollmentRequest) -> Chain:
         """Roots of caPubs, where they may be believed and are needed (RFC 9810 §5.3.4)."""
-        if req.anchors or (self.secret is None and not self.allow_ca_pubs):
+        if req.anchors or self.secret is None:
             return ()
         return tuple(c for c in certificates.load_all(reply.ca_pubs) if is_ca(c) and is_self_signed(c))
 
