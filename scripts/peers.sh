@@ -93,7 +93,6 @@ go_build() {
     shift 2
     building="$cache/bin.building.$$"
     built="$building/out"
-    need go golang-go || return 1
     say "building $* $version"
     rm -rf "$building"
     mkdir -p "$built" "$cache/bin"
@@ -101,13 +100,14 @@ go_build() {
         cd "$building"
         go mod init holdfast.invalid/peers
         go mod edit "-require=$module@$version"
-        CGO_ENABLED=0 go build -mod=mod -ldflags '-s -w' -o out/ "${@/#/$module/cmd/}"
+        go build -mod=mod -ldflags '-s -w' -o out/ "${@/#/$module/cmd/}"
     ) >&2
 }
 
 globalsign_tools() {
     [ -x "$cache/bin/estserver" ] && [ -x "$cache/bin/estclient" ] && return
-    go_build "$globalsign" "$globalsign_version" estserver estclient || return 0
+    need go golang-go || return 0
+    go_build "$globalsign" "$globalsign_version" estserver estclient
     mv "$built"/* "$cache/bin/"
     rm -rf "$building"
 }
@@ -115,7 +115,8 @@ globalsign_tools() {
 # The programs have no option for their cipher; their library has a variable, which one more source file sets.
 micromdm_tools() {
     if [ ! -x "$cache/bin/scepserver" ] || [ ! -x "$cache/bin/scepclient" ]; then
-        go_build "$micromdm" "$micromdm_version" scepserver scepclient || return 0
+        need go golang-go || return 0
+        CGO_ENABLED=0 go_build "$micromdm" "$micromdm_version" scepserver scepclient
         (
             cd "$building"
             commands="$(go list -mod=mod -m -f '{{.Dir}}' "$micromdm")/cmd"
@@ -131,7 +132,8 @@ micromdm_tools() {
         mv "$built"/* "$cache/bin/"
     fi
     if [ ! -x "$cache/bin/scepserver-des" ]; then
-        go_build "$micromdm" "$micromdm_des_version" scepserver || return 0
+        need go golang-go || return 0
+        CGO_ENABLED=0 go_build "$micromdm" "$micromdm_des_version" scepserver
         mv "$built/scepserver" "$cache/bin/scepserver-des"
     fi
     rm -rf "$cache/bin.building.$$"
@@ -139,14 +141,16 @@ micromdm_tools() {
 
 step_ca() {
     [ -x "$cache/bin/step-ca" ] && return
-    go_build "$smallstep" "$smallstep_version" step-ca || return 0
+    need go golang-go || return 0
+    CGO_ENABLED=0 go_build "$smallstep" "$smallstep_version" step-ca
     mv "$built"/* "$cache/bin/"
     rm -rf "$building"
 }
 
 pebble_server() {
     [ -x "$cache/bin/pebble" ] && return
-    go_build "$pebble" "$pebble_version" pebble || return 0
+    need go golang-go || return 0
+    go_build "$pebble" "$pebble_version" pebble
     mv "$built"/* "$cache/bin/"
     rm -rf "$building"
 }
