@@ -13,6 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from holdfast.host.transport import Channel
 from holdfast.wire.errors import TransportError
+from holdfast.wire.est.session import EstLimits
 from holdfast.wire.model import HttpRequest
 from holdfast_sim import ca
 from holdfast_sim.ca import Credential, Validity
@@ -107,6 +108,7 @@ class Estate:
         self._faults.remove(fault)
         self._earlier = self.applied
         self.site.faults = FaultPlan(self._faults)
+        self._tidy()
 
     def revoke(self) -> None:
         """The certificate that was issued last is accepted no more."""
@@ -122,9 +124,21 @@ class Estate:
 
     def new_issuing_ca(self) -> None:
         self.world.domain = self.world.domain.reissued(self._time.now)
+        self._tidy()
 
     def new_root(self) -> None:
         self.world.roll_over()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """An owner does not hand out more CA certificates than devices take: the oldest go."""
+        domain = self.world.domain
+        while domain.former and len(set(domain.cacerts)) > EstLimits().ca_certificates:
+            domain = replace(domain, former=domain.former[:-1])
+            names = {root.subject for root in domain.anchors}
+            links = tuple(link for link in domain.links if {link.issuer, link.subject} <= names)
+            domain = replace(domain, links=links)
+        self.world.domain = domain
 
     def new_servers(self) -> None:
         """From now on the servers show certificates of the present CA; the MASA hears of the new root."""
@@ -137,6 +151,8 @@ class Estate:
     def let_registrar_expire(self) -> None:
         """The operator forgot a renewal; :meth:`mend_registrar` mends it, and so do new servers."""
         domain = self.world.domain
+        if domain.registrar is self._forgotten:
+            return
         self._mended = domain.registrar
         self._forgotten = _expired(domain, self._time)
         self.world.domain = replace(domain, registrar=self._forgotten)
