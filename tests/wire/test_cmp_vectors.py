@@ -16,6 +16,7 @@ from pyasn1.codec.der.encoder import encode as asn1_encode
 from pyasn1_alt_modules import rfc9810
 
 from holdfast.wire import csr
+from holdfast.wire.chain import Rule, validate
 from holdfast.wire.cmp import bodies, crmf, der, oids
 from holdfast.wire.cmp.algorithms import certificate_hash, hash_of, verify_by
 from holdfast.wire.cmp.bodies import Failure
@@ -25,8 +26,8 @@ from holdfast.wire.cmp.protection import SharedSecret, SignedByAuthority, Signer
 from holdfast.wire.cmp.revocation import Reason
 from holdfast.wire.errors import RemoteProtocolError, TrustError
 from holdfast.wire.model import ClockState, Moment
+from wire_pki import TRUSTED, certificate, dns, end_entity, name, new_key
 from wire_pki import ca as make_ca
-from wire_pki import dns, end_entity, name, new_key
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "cmp"
 NAMES = sorted(p.stem for p in VECTORS.glob("*.der"))
@@ -78,6 +79,14 @@ def test_a_foreign_authority_is_believed_under_its_root(title: str) -> None:
 def test_a_foreign_device_is_no_authority() -> None:
     with pytest.raises(TrustError, match=r"chain\.usage"):
         SignedByAuthority((ROOT,)).check(vector("openssl35-ir"), NOW)
+
+
+def test_a_certificate_that_says_no_usage_at_all_is_no_authority() -> None:
+    leaf = certificate("quiet", new_key(), CA)
+    path = (leaf.certificate, CA.certificate)
+    with pytest.raises(TrustError, match=r"chain\.usage"):
+        validate(path, (CA.certificate,), TRUSTED, Rule.cmp_authority(pinned=False))
+    validate(path, (CA.certificate,), TRUSTED, Rule.cmp_authority(pinned=True))
 
 
 def test_a_foreign_mac_is_verified() -> None:
