@@ -29,12 +29,16 @@ class Pebble:
 
     @property
     def roots(self) -> tuple[x509.Certificate, ...]:
-        """What it issues leads here; it is made anew at each start. Read over a loopback address."""
-        url = f"https://127.0.0.1:{self.management}/roots/0"
+        """What it issues leads here; it is made anew at each start."""
+        return (self.root(0),)
+
+    def root(self, number: int) -> x509.Certificate:
+        """The root of its chain *number*. Read over a loopback address."""
+        url = f"https://127.0.0.1:{self.management}/roots/{number}"
         done = subprocess.run(
             ["curl", "-sSk", "--noproxy", "*", url], capture_output=True, check=True, timeout=30
         )
-        return tuple(x509.load_pem_x509_certificates(done.stdout))
+        return x509.load_pem_x509_certificate(done.stdout)
 
 
 @contextmanager

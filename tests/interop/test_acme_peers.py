@@ -42,6 +42,7 @@ from holdfast.wire.acme.session import AcmeLimits, AcmeProblem, Session
 from holdfast.wire.algorithms import spki
 from holdfast.wire.chain import Rule, validate
 from holdfast.wire.device_names import permanent_identifiers
+from holdfast.wire.errors import TrustError
 from holdfast.wire.model import (
     Chain,
     ClockState,
@@ -256,6 +257,21 @@ def test_pebble_tells_when_to_renew_and_takes_revocation_and_a_new_account_key(
         gateway.talk(lambda s: change_key(s, fresh), lambda s: s.post(s.kid or "", None))
         gateway.account = fresh
         gateway.talk(lambda s: revoke(s, leaf, reason=4), lambda s: revoke(s, leaf))
+
+
+def test_pebble_offers_another_chain(tmp_path: Path, domain: Domain, ways: ExitStack) -> None:
+    with pebble(tmp_path, domain, environment={"PEBBLE_ALTERNATE_ROOTS": "2"}) as server:
+        way = HttpPages(server.http_port, "127.0.0.1")
+        ways.callback(way.close)
+        gateway = at_pebble(server, domain, way, "localhost")
+        other = server.root(1)
+        (name,) = other.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        gateway.roots, gateway.options["alternate"] = (other,), str(name.value)
+        chain = issued(gateway.enroll()).chain
+        assert chain[-1].issuer == other.subject
+        gateway.options["alternate"] = None
+        with pytest.raises(TrustError):  # the default chain leads to the first root
+            gateway.enroll()
 
 
 def test_a_name_that_leads_elsewhere_is_refused_by_pebble(

@@ -17,6 +17,8 @@ from holdfast.wire import csr
 from holdfast.wire.acme.attest import TpmStatement, judge, read_object, require_same_key, write_object
 from holdfast.wire.acme.authorize import ChallengeFailed
 from holdfast.wire.acme.objects import Identifier
+from holdfast.wire.acme.session import AcmeProblem
+from holdfast.wire.device_names import hardware_module_name
 from holdfast.wire.errors import HoldfastError, LocalProtocolError, RemoteProtocolError, TrustError
 from holdfast.wire.model import Issued, Rejected
 from holdfast.wire.tpm.public import parse_public
@@ -211,6 +213,23 @@ def test_a_device_gets_a_certificate_for_its_attested_key() -> None:
     outcome = case.enroll()
     assert isinstance(outcome, Issued)
     assert outcome.chain[0].public_key() == TPM.key.public_key()
+
+
+def test_a_device_is_ordered_as_a_hardware_module() -> None:
+    case = device_case(hardware_type="1.3.6.1.4.1.99999.1")
+    outcome = case.enroll()
+    assert isinstance(outcome, Issued)
+    san = outcome.chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert list(san) == [hardware_module_name("SN-17", "1.3.6.1.4.1.99999.1")]
+    (order,) = case.world.acme.orders.values()
+    assert order.identifiers == (("hardware-module", "SN-17/1.3.6.1.4.1.99999.1"),)
+
+
+@pytest.mark.parametrize("oid", ["", "not-an-oid", "1.2/3"])
+def test_a_hardware_module_without_a_type_is_malformed(oid: str) -> None:
+    with pytest.raises(AcmeProblem) as caught:
+        device_case(hardware_type=oid).enroll()
+    assert caught.value.kind == "malformed"
 
 
 def test_a_server_that_does_not_know_the_attestation_ca_refuses() -> None:

@@ -299,6 +299,7 @@ class _Reader:
                 chain_file=self._path(attestation, "chain-file"),
                 anchors_file=self._path(attestation, "anchors-file"),
                 device_in_csr=attestation["device-in-csr"],
+                hardware_type=attestation.get("hardware-type"),
                 algorithm=KeyAlgorithm(attestation["key"]),
             ),
         )

@@ -193,6 +193,7 @@ class AttestationSettings:
     chain_file: Path | None = None
     anchors_file: Path | None = None
     device_in_csr: bool = True
+    hardware_type: str | None = None
     algorithm: KeyAlgorithm = KeyAlgorithm.P256
 
 

@@ -17,6 +17,19 @@ class _PermanentIdentifier(core.Sequence):  # type: ignore[misc]
     ]
 
 
+class _HardwareModuleName(core.Sequence):  # type: ignore[misc]
+    _fields = [  # noqa: RUF012 - asn1crypto's way
+        ("hw_type", core.ObjectIdentifier),
+        ("hw_serial_num", core.OctetString),
+    ]
+
+
+def hardware_module_name(serial_number: str, hardware_type: str) -> x509.OtherName:
+    """The otherName of a hardware module (RFC 4108 §5); *hardware_type* is a dotted OID."""
+    der = _HardwareModuleName({"hw_type": hardware_type, "hw_serial_num": serial_number.encode()}).dump()
+    return x509.OtherName(ObjectIdentifier(oids.HARDWARE_MODULE_NAME), der)
+
+
 def permanent_identifier(value: str, assigner: str | None = None) -> x509.OtherName:
     """The otherName for *value*, as it goes into a SAN or a CSR."""
     fields = {"identifier_value": value} | ({"assigner": assigner} if assigner else {})

@@ -358,8 +358,9 @@ class Enrollment:
         serial = self._env.factory().serial_number if purpose is Purpose.INITIAL else ""
         facts = DeviceFacts(serial, self._env.facts)
         subject, san = requested_names(self._settings, facts, self._current(entry, purpose))
-        if self._rung.attestation is not None and self._rung.attestation.device_in_csr:
-            san = with_device(san, self._env.factory().serial_number)
+        attestation = self._rung.attestation
+        if attestation is not None and attestation.device_in_csr:
+            san = with_device(san, self._env.factory().serial_number, attestation.hardware_type)
         challenge = self._challenge(record, purpose)
         if self._linked(template):
             link = self._link(record, self._client(record, purpose), template, now)

@@ -196,6 +196,7 @@ def _acme(name: str, settings: AcmeSettings, device: Callable[[], str] | None, s
         profile=settings.profile,
         alternate=settings.alternate,
         for_server=settings.for_server,
+        hardware_type=settings.attestation.hardware_type,
     )
     return Rung(
         name=name,

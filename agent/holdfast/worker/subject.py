@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from holdfast.host.config import IdentitySettings
-from holdfast.wire.device_names import permanent_identifier
+from holdfast.wire.device_names import hardware_module_name, permanent_identifier
 from holdfast.wire.errors import ConfigError
 
 
@@ -53,9 +53,15 @@ def requested_names(
         ) from error
 
 
-def with_device(san: Sequence[x509.GeneralName], serial_number: str) -> Sequence[x509.GeneralName]:
-    """*san* with the device's own name as a PermanentIdentifier (RFC 4043), once."""
-    name = permanent_identifier(serial_number)
+def with_device(
+    san: Sequence[x509.GeneralName], serial_number: str, hardware_type: str | None
+) -> Sequence[x509.GeneralName]:
+    """*san* with the device's own name, once: a PermanentIdentifier (RFC 4043), or a HardwareModuleName
+    (RFC 4108 §5) of *hardware_type*."""
+    if hardware_type is None:
+        name = permanent_identifier(serial_number)
+    else:
+        name = hardware_module_name(serial_number, hardware_type)
     return san if name in san else (*san, name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, Final
 
 from cryptography import x509
@@ -17,6 +18,7 @@ from holdfast.wire.tpm.public import TpmPublic
 from holdfast_sim.acme.requests import Problem, Signed
 from holdfast_sim.acme.state import AcmeState, AuthorizationState, ChallengeState, OrderState
 
+_OID: Final = re.compile(r"[0-2](\.(0|[1-9][0-9]{0,9})){1,20}")
 DEVICE_KINDS: Final = frozenset({"permanent-identifier", "hardware-module"})
 
 
@@ -68,6 +70,8 @@ def parse_identifiers(payload: dict[str, Any]) -> tuple[tuple[str, str], ...]:
             raise Problem("unsupportedIdentifier", f"no certificates for {kind}")
         if kind in DEVICE_KINDS and (not value or value.count("/") > 1):
             raise Problem("malformed", "a device identifier has at most one slash, before its OID")
+        if kind == "hardware-module" and not _OID.fullmatch(value.partition("/")[2]):
+            raise Problem("malformed", "a hardware-module has a slash and the OID of its type")
         pairs.append((kind, value))
     return tuple(pairs)
 

@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from holdfast.wire.acme.ari import certificate_id
 from holdfast.wire.acme.challenges import DEVICE_ATTEST_01
 from holdfast.wire.acme.jose import b64, jwk, unb64
-from holdfast.wire.device_names import permanent_identifier
+from holdfast.wire.device_names import hardware_module_name, permanent_identifier
 from holdfast.wire.errors import HoldfastError
 from holdfast.wire.model import HttpRequest, HttpResponse, KeyAlgorithm
 from holdfast_sim import ca
@@ -323,8 +323,13 @@ def _san(order: OrderState) -> tuple[x509.GeneralName, ...]:
     names: list[x509.GeneralName] = []
     for kind, value in order.identifiers:
         if kind in DEVICE_KINDS:
-            identifier, _, assigner = value.partition("/")
-            names.append(permanent_identifier(identifier, assigner or None))
+            identifier, _, oid = value.partition("/")
+            hardware = kind == "hardware-module"
+            names.append(
+                hardware_module_name(identifier, oid)
+                if hardware
+                else permanent_identifier(identifier, oid or None)
+            )
         else:
             names += general_names([value])
     return tuple(names)

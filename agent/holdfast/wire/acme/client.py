@@ -75,13 +75,15 @@ class AcmeProtocol:
     itself. The account key of the request signs everything. ``solver`` meets the classic challenges, the
     request's ``attest`` device-attest-01; ``prefer`` orders the kinds, and what it does not name is not
     used. ``alternate`` prefers a chain by the common name that issued its top. ``for_server``: the
-    certificate is for a server of this device, such as its web page; public CAs issue nothing else."""
+    certificate is for a server of this device, such as its web page; public CAs issue nothing else.
+    ``hardware_type``, a dotted OID: the device is ordered as a hardware-module of that type."""
 
     name: ClassVar[str] = "acme"
 
     directory: str
     prefer: tuple[str, ...]
     device: Callable[[], str] | None = field(default=None, repr=False)
+    hardware_type: str | None = None
     solver: Solver | None = field(default=None, repr=False)
     contacts: tuple[str, ...] = ()
     external: ExternalAccount | None = field(default=None, repr=False)
@@ -149,13 +151,19 @@ class AcmeProtocol:
 
     def _identifiers(self, req: EnrollmentRequest) -> tuple[Identifier, ...]:
         """Raises LocalProtocolError ``acme.no-identifier``."""
-        device = () if self.device is None else (Identifier("permanent-identifier", self.device()),)
+        device = () if self.device is None else (self._device(self.device()),)
         names = alternative_names(csr.parse(req.csr))
         found = (*device, *identifiers_of(sorted(names, key=str)))
         if not found:
             detail = "neither a DNS or IP name nor the device itself is asked for"
             raise LocalProtocolError("acme.no-identifier", detail)
         return found
+
+    def _device(self, serial_number: str) -> Identifier:
+        """The device in the form that the server wants (device-attest draft §3)."""
+        if self.hardware_type is None:
+            return Identifier("permanent-identifier", serial_number)
+        return Identifier("hardware-module", f"{serial_number}/{self.hardware_type}")
 
     def renewal_hint(
         self, current: x509.Certificate, tls: TlsInfo | None, now: Moment
