@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 PY := .venv/bin/python
 READY := .venv/.ready
-PYTEST_ARGS ?= -n auto --dist loadscope
+PYTEST_ARGS ?= -n auto --dist worksteal
 FUZZ_EXAMPLES ?= 5000
 JSON ?=
 KEYS ?= tpm

@@ -52,13 +52,21 @@ def main() -> int:
             ("configuration errors name file, key path and line", pytests("tests/host/test_config.py")),
             (
                 "kill -9 at every commit point and around every message",
-                pytests("tests/lifecycle/test_power_cuts.py"),
+                pytests(
+                    *(f"{test}[{storage}]" for test in KILLED for storage in ("blob", "persistent")),
+                    workers=True,
+                ),
             ),
             ("independent EST peers, both directions", pytests(*EST_PEERS)),
             ("make demo from a clean clone", clean_clone),
         ],
     )
 
+
+KILLED = (
+    "tests/lifecycle/test_power_cuts.py::test_first_boot",
+    "tests/lifecycle/test_power_cuts.py::test_renewal",
+)
 
 EST_PEERS = (
     "tests/interop/test_est_peers_clients.py",

@@ -37,16 +37,10 @@ def main() -> int:
                 "power loss at every system call of a commit and a deployment",
                 pytests("tests/host/test_power_loss.py"),
             ),
-            ("kill -9 at every commit point", pytests("tests/lifecycle/test_power_cuts.py")),
             (
                 "recovery, time, deployment",
                 pytests(
                     "tests/lifecycle/test_setbacks.py",
-                    "tests/lifecycle/test_recovery.py",
-                    "tests/lifecycle/test_revocation.py",
-                    "tests/lifecycle/test_cleared_tpm.py",
-                    "tests/lifecycle/test_time.py",
-                    "tests/life/test_standing.py",
                     "tests/lifecycle/test_turns.py",
                     "tests/lifecycle/test_recovery.py",
                     "tests/lifecycle/test_time.py",

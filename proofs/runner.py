@@ -53,7 +53,7 @@ def suite(*paths: str, workers: bool = False) -> dict[str, Any]:
 
     A skip is a failure here: a proof with holes is none. *workers*: use all cores. Raises FailedError.
     """
-    spread = ("-n", "auto", "--dist", "loadscope") if workers else ()
+    spread = ("-n", "auto", "--dist", "worksteal") if workers else ()
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.xml"
         done = subprocess.run(

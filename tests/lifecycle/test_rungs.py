@@ -84,7 +84,7 @@ def by_letters(device: Device, monkeypatch: pytest.MonkeyPatch, **options: objec
     letters = Letters(est, [], **options)
 
     def rung_of(
-        _settings: IdentitySettings, name: str, _record: DeviceRecord, _random: RandomBytes, *, asker: object
+        _settings: IdentitySettings, name: str, _record: DeviceRecord, _random: RandomBytes, **_more: object
     ) -> Rung:
         return Rung(name, letters, Endpoint.of_url("http://registrar.example:8443/pki"))
 

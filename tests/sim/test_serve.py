@@ -328,7 +328,7 @@ def test_the_command_speaks_to_people_too(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            lines = [process.stdout.readline().decode() for _ in range(9)]
+            lines = [process.stdout.readline().decode() for _ in range(10)]
             facts = dict(line.split(maxsplit=1) for line in lines)
             anchors = Path(facts["anchors"].strip())
             assert x509.load_pem_x509_certificates(anchors.read_bytes())
