@@ -42,6 +42,7 @@ def main() -> int:
                 pytests("tests/wire/test_cmp_vectors.py"),
             ),
             ("ML-DSA: answers and chains", pytests("tests/wire/test_cmp_post_quantum.py")),
+            ("KEM-based protection: exchange, MAC, violations", pytests("tests/sim/test_cmp_kem.py")),
             ("spoilt answers in whole exchanges", pytests("tests/fuzz/test_fuzz_cmp.py")),
             ("mutants of every message", mutants),
             ("bombs of iterations", bombs),

@@ -21,7 +21,7 @@ from holdfast.wire.cmp.protection import same_name
 from holdfast.wire.errors import HoldfastError
 from holdfast.wire.model import HttpRequest, HttpResponse
 
-from . import cmp_requests, cmp_support
+from . import cmp_kem, cmp_requests, cmp_support
 from .answers import Peer, Refused, path_of, require_method, require_type
 from .clients import Client, identify
 from .cmp_desk import Conversation
@@ -101,6 +101,8 @@ def _process(world: World, plan: FaultPlan, message: Message) -> bytes:
     # Nobody can check a signature who asked under a secret, so an error without a common secret stays bare.
     bare = speaker is None and (message.header.protection is None or mac.is_mac(message.header.protection))
     bare = bare or due("unprotected-error")
+    if reply.kind is Body.GENP and cmp_kem.asks(message):
+        bare = not world.cmp.kem_signed
     if conversation is not None and due("first-nonce"):
         message = replace(message, header=replace(message.header, sender_nonce=conversation.first_nonce))
     data, nonce = send(world, due, message, keyed, reply, protected=not bare)
@@ -116,9 +118,14 @@ def _authenticate(world: World, message: Message) -> Speaker:
     header = message.header
     if header.pvno not in world.cmp.versions:
         raise CmpRefused(Failure.UNSUPPORTED_VERSION, f"pvno {header.pvno} is not known here")
+    if cmp_kem.asks(message):
+        return Speaker(f"KEM key of {cmp_kem.known(world, message).subject.rfc4514_string()}")
     if header.protection is None or message.protection is None:
         raise CmpRefused(Failure.BAD_MESSAGE_CHECK, "the message is not protected")
     try:
+        if header.protection.oid == oids.KEM_BASED_MAC:
+            found = world.cmp_desk.conversations.get(header.transaction)
+            return Speaker(cmp_kem.authenticate(message, found))
         if mac.is_mac(header.protection):
             return _by_secret(world, message)
         return _by_signature(world, message)
@@ -168,13 +175,16 @@ def _conversation(world: World, message: Message, speaker: Speaker) -> Conversat
     header, known = message.header, world.cmp_desk.conversations
     _check_header(world, header)
     found = known.get(header.transaction)
-    if message.kind in {Body.CERT_CONF, Body.POLL_REQ}:
+    agreed = found is not None and found.shared and found.kind is Body.GENM and message.kind in _REQUESTS
+    if agreed or message.kind in {Body.CERT_CONF, Body.POLL_REQ}:
         if found is None:
             raise CmpRefused(Failure.BAD_REQUEST, "no such transaction")
         if found.speaker != speaker.name:
             raise CmpRefused(Failure.WRONG_INTEGRITY, "somebody else began this transaction")
         if header.recip_nonce not in found.nonces:
             raise CmpRefused(Failure.BAD_RECIPIENT_NONCE, "recipNonce is none of ours")
+        if agreed:
+            found.kind, found.first_nonce = message.kind, header.sender_nonce
         return found
     if found is not None:
         raise CmpRefused(Failure.TRANSACTION_ID_IN_USE, "this transactionID is in use")
@@ -210,6 +220,8 @@ def _serve(
             reply = _confirm(world, message, conversation)
         case Body.POLL_REQ:
             return _poll(world, due, message, conversation)
+        case Body.GENM if cmp_kem.asks(message):
+            return cmp_kem.offer(world, due, message, conversation)
         case Body.GENM:
             reply = cmp_support.answer(world, due, message)
         case Body.RR:

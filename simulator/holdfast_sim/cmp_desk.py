@@ -26,7 +26,8 @@ class CmpPolicy:
     ``check_after`` seconds; ``by_error``: an error says so, also about a certificate. ``versions`` are the
     pvno that are known. ``profiles``: the certProfile names that exist, None for any. ``template`` answers
     certReqTemplate. ``p10_request_id``: the certReqId of answers to p10cr, 0 for peers of old. ``window``:
-    how far a messageTime may be from now.
+    how far a messageTime may be from now. ``kem``: certificates of KEM keys that clients
+    may protect with; ``kem_signed``: the ciphertext comes in a signed message.
     """
 
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -41,13 +42,16 @@ class CmpPolicy:
     template: CsrTemplate | None = None
     p10_request_id: int = -1
     window: timedelta = timedelta(hours=1)
+    kem: tuple[x509.Certificate, ...] = ()
+    kem_signed: bool = False
 
 
 @dataclass(slots=True)
 class Conversation:
     """One transaction: who speaks, the nonce that began it, those that we sent, and what is to be confirmed.
 
-    ``ready`` is the answer that is put off for so many more questions about ``request_id``.
+    ``ready`` is the answer that is put off for so many more questions about ``request_id``. ``shared`` is the
+    secret that was encapsulated for the speaker's KEM key.
     """
 
     speaker: str
@@ -59,6 +63,7 @@ class Conversation:
     unconfirmed: x509.Certificate | None = None
     confirmed: bool = False
     rejected: bool = False
+    shared: bytes = field(default=b"", repr=False)
 
 
 @dataclass(slots=True)

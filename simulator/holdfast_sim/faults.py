@@ -152,6 +152,12 @@ CMP_KINDS = frozenset(
         "two-polls",
         "two-statuses",
         "wrong-info",  # genp about something else
+        "no-ciphertext",
+        "wrong-ciphertext",  # of another secret
+        "short-ciphertext",
+        "huge-ciphertext",
+        "other-kem",
+        "unknown-kem",
         "leaf-anchor",
         "many-certificates",
         "foreign-root",

@@ -12,16 +12,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from holdfast.wire.cmp import bodies, crmf, der, mac, oids, support
+from holdfast.wire.cmp import bodies, crmf, der, kem, mac, oids, support
 from holdfast.wire.cmp.algorithms import is_signature, verify_by
 from holdfast.wire.cmp.bodies import CertReply
-from holdfast.wire.cmp.message import Body, Info, Message, encode, parse
+from holdfast.wire.cmp.message import Body, Header, Info, Message, encode, parse
 from holdfast.wire.cmp.protection import SignedByAuthority, UnderSecret, same_name
 from holdfast.wire.cmp.template import encode_wishes, read_wishes
 from holdfast.wire.errors import HoldfastError
@@ -52,13 +53,26 @@ def seeds() -> list[bytes]:
         Info(oids.ROOT_CA_KEY_UPDATE, update),
         Info(oids.CRLS, der.sequence(der.sequence())),
         Info(oids.CA_CERTS, der.sequence(root, root)),
+        Info(oids.KEM_CIPHERTEXT, kem.KemCiphertext(oids.ML_KEM_768, bytes(1088)).encode()),
     )
     found += [encode(base.header, Body.GENP, bodies.general(info), protect=lambda _: b"x") for info in infos]
+    found.append(_under_kem(base.header))
     polled = bodies.poll_reply(bodies.PollReply(0, 60, ("later",)))
     found.append(encode(base.header, Body.POLL_REP, polled, protect=lambda _: b"x"))
     nested = bodies.nested([(VECTORS / f"openssl35-{n}.der").read_bytes() for n in ("ir", "rr")])
     found.append(encode(base.header, Body.NESTED, nested, protect=lambda _: b"x"))
     return found
+
+
+def _under_kem(header: Header) -> bytes:
+    parameters = kem.KemParameters(context=b"context")
+    protected = replace(header, protection=parameters.algorithm())
+    return encode(
+        protected,
+        Body.GENM,
+        bodies.general(Info(oids.KEM_CIPHERTEXT)),
+        protect=lambda data: parameters.compute(SECRET, header.transaction, data),
+    )
 
 
 def mutant(seed: bytes, chance: random.Random) -> bytes:
@@ -126,6 +140,7 @@ _ANSWERS: dict[str, Callable[[bytes], object]] = {
     oids.CA_CERTS: support.ca_certs().read,
     oids.ROOT_CA_KEY_UPDATE: support.root_update(ROOT, NOW).read,
     oids.CERT_REQ_TEMPLATE: read_wishes,
+    oids.KEM_CIPHERTEXT: kem.read_ciphertext,
     oids.CRLS: support.crl_update(ROOT.subject).read,
 }
 
@@ -151,6 +166,8 @@ def _mac(message: Message) -> None:
     same_name(message.header.sender, message.header.recipient)
     if algorithm is not None and mac.is_mac(algorithm):
         mac.read_parameters(algorithm, most=BUDGET, hmac_sha1=True)
+    elif algorithm is not None and algorithm.oid == oids.KEM_BASED_MAC:
+        kem.check(message, SECRET, message.header.transaction)
 
 
 def _protection(message: Message) -> None:

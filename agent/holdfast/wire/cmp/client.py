@@ -33,6 +33,7 @@ from holdfast.wire.cmp.bodies import (
     StatusInfo,
 )
 from holdfast.wire.cmp.crmf import P10_REQUEST_ID, REQUEST_ID, request_message
+from holdfast.wire.cmp.kem_client import KemIdentity, KemProtector, agree, go_on
 from holdfast.wire.cmp.message import Body, Info, Message
 from holdfast.wire.cmp.paths import check_path
 from holdfast.wire.cmp.protection import SharedSecret, SignedByAuthority, Signer
@@ -91,9 +92,10 @@ class CmpProtocol:
     CA certificates and wishes before enrollment; without it and without ``secret`` nothing is asked.
     ``implicit_confirm`` asks the CA to do without certConf. Under a secret, roots that come with a
     certificate become anchors where there are none yet: who knows the secret speaks for the CA (RFC 9483
-    §4.1.1).
+    §4.1.1). ``kem`` protects by a MAC whose key comes out of a KEM key, instead of a signature; answers are
+    signed all the same.
 
-    Raises LocalProtocolError ``cmp.path`` when made.
+    Raises LocalProtocolError ``cmp.path`` and ``cmp.kem`` when made.
     """
 
     name: ClassVar[str] = "cmp"
@@ -107,11 +109,14 @@ class CmpProtocol:
     limits: CmpLimits = field(default_factory=CmpLimits)
     random: RandomBytes | None = field(default=None, repr=False)
     inquirer: Inquirer | None = None
+    kem: KemIdentity | None = None
     initial_names: NamePolicy = NamePolicy.SERVER_DECIDES
     renewal_names: NamePolicy = NamePolicy.EXACT
 
     def __post_init__(self) -> None:
         check_path(self.server.path)
+        if self.kem is not None and self.secret is not None:
+            raise LocalProtocolError("cmp.kem", "a KEM key and a shared secret cannot both protect")
 
     def read_wishes(self, wishes: bytes) -> CsrTemplate:
         """``Offer.wishes`` read again. Raises RemoteProtocolError ``cmp.syntax``."""
@@ -152,6 +157,11 @@ class CmpProtocol:
         pvno = self.pvno
         for attempt in range(MOST_TRANSACTIONS):
             transaction = self._transaction(req, _identifier(req.transaction, attempt), pvno)
+            if isinstance(transaction.protector, KemProtector):
+                transaction.id = req.random(16)  # a ciphertext of an earlier try is lost with its answer
+                refusal = yield from agree(transaction, transaction.protector, now)
+                if refusal is not None:
+                    return refusal.outcome()
             answer = yield from transaction.ask(
                 case.kind, case.content, now, expected=(_ANSWER[case.kind],), infos=infos
             )
@@ -175,6 +185,8 @@ class CmpProtocol:
         state = transaction.restore(token)
         if state.get("csr") != _fingerprint(req):
             raise LocalProtocolError("cmp.resume", "the resume token belongs to another request")
+        if isinstance(transaction.protector, KemProtector):
+            go_on(transaction, transaction.protector)
         match state["stage"]:
             case "poll":
                 request_id = int(state["request"])
@@ -233,6 +245,10 @@ class CmpProtocol:
         if self.secret is not None and not updates:
             judge = self.secret.verifier
             return Transaction(self.server, self.secret, judge, req.random, identifier, pvno, self.limits)
+        if self.kem is not None and not updates:
+            judge_signed = SignedByAuthority(req.anchors, self.pins, req.intermediates)
+            key = KemProtector(self.kem)
+            return Transaction(self.server, key, judge_signed, req.random, identifier, pvno, self.limits)
         identity = req.current if updates else req.signer
         if identity is None or not identity[0]:
             raise LocalProtocolError("cmp.no-identity", "no identity and no secret to protect messages with")

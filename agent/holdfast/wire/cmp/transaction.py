@@ -88,7 +88,8 @@ class Transaction:
     """The state of one transaction; see the module's text.
 
     ``first`` is the nonce of our first message, ``last`` that of our latest; ``peer`` the nonce of the latest
-    answer, and ``authority`` who protected it.
+    answer, and ``authority`` who protected it. ``ciphertext`` is public: what a KEM key made the key of our
+    MACs from.
     """
 
     server: Server
@@ -103,6 +104,7 @@ class Transaction:
     peer: bytes = b""
     authority: bytes = b""
     target: str = ""
+    ciphertext: bytes = b""
 
     def ask(
         self,
@@ -113,8 +115,12 @@ class Transaction:
         expected: Iterable[Body],
         infos: tuple[Info, ...] = (),
         support: str = "",
+        bare: bool = False,
     ) -> Exchange[Message | Waiting | Refusal]:
         """Send one message; return the answer once every check of its envelope held.
+
+        *bare*: the message has no protection, and a genp may come without (RFC 9810 appendix E). If it has
+        one, that must hold.
 
         The answer is of an *expected* kind, or it asks for patience, or refuses. Raises TrustError
         ``cmp.protection``, ``cmp.protection-kind``, ``cmp.unprotected``, ``cmp.sender``,
@@ -123,9 +129,9 @@ class Transaction:
         """
         if not self.target:
             self.target = self.server.target(kind, support)
-        message = self._encode(kind, content, now, infos)
+        message = self._encode(kind, content, now, infos, bare=bare)
         resp = yield paths.post(self.target, message)
-        answer = self._checked(resp, now)
+        answer = self._checked(resp, now, bare=bare)
         if answer.kind is Body.ERROR:
             return self._error(bodies.read_error(answer.content))
         if answer.kind is Body.POLL_REP and kind is Body.POLL_REQ:
@@ -142,8 +148,10 @@ class Transaction:
         content = bodies.poll_request(request_id)
         return (yield from self.ask(Body.POLL_REQ, content, now, expected=expected))
 
-    def _encode(self, kind: Body, content: bytes, now: Moment, infos: tuple[Info, ...]) -> bytes:
-        algorithm, protect = self.protector.start(self.random)
+    def _encode(
+        self, kind: Body, content: bytes, now: Moment, infos: tuple[Info, ...], *, bare: bool
+    ) -> bytes:
+        algorithm, protect = (None, None) if bare else self.protector.start(self.random)
         self.last = self.random(NONCE)
         self.first = self.first or self.last
         if self.server.profile is not None:
@@ -163,14 +171,17 @@ class Transaction:
         )
         return encode(header, kind, content, protect=protect, extra_certs=self.protector.extra_certs)
 
-    def _checked(self, resp: HttpResponse, now: Moment) -> Message:
+    def _checked(self, resp: HttpResponse, now: Moment, *, bare: bool) -> Message:
         answer = paths.read_answer(resp, now, limit=self.limits.message)
         header = answer.header
         if header.pvno not in VERSIONS:
             raise RemoteProtocolError("cmp.version", f"pvno {header.pvno}", clause="RFC 9810 §7")
-        if header.protection is None or answer.protection is None:
+        if bare and answer.kind is Body.GENP and header.protection is None and answer.protection is None:
+            authority = b""
+        elif header.protection is None or answer.protection is None:
             raise _unprotected(answer)
-        authority = self.verifier.check(answer, now)
+        else:
+            authority = self.verifier.check(answer, now)
         if self.authority not in (b"", authority):
             detail = "the answer is protected by somebody else than the one before"
             raise TrustError("cmp.signer-changed", detail, clause="RFC 9483 §3.5")
@@ -208,6 +219,8 @@ class Transaction:
         """What resumes this transaction at *stage*."""
         nonces = {"first": self.first, "last": self.last, "peer": self.peer, "authority": self.authority}
         state: dict[str, str | int] = {name: value.hex() for name, value in nonces.items()}
+        if self.ciphertext:
+            state["kem"] = self.ciphertext.hex()
         state |= {"v": 1, "id": self.id.hex(), "pvno": self.pvno, "target": self.target, "stage": stage}
         return json.dumps({**state, **data}, sort_keys=True, separators=(",", ":")).encode()
 
@@ -227,6 +240,7 @@ class Transaction:
             )
             self.first, self.last = bytes.fromhex(state["first"]), bytes.fromhex(state["last"])
             self.peer, self.authority = bytes.fromhex(state["peer"]), bytes.fromhex(state["authority"])
+            self.ciphertext = bytes.fromhex(state.get("kem", ""))
             return {"stage": str(state["stage"]), **state}
         except (ValueError, KeyError, TypeError) as error:
             raise LocalProtocolError("cmp.resume", f"unusable resume token: {error}"[:300]) from error
