@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from holdfast.host.transport import Channel
 from holdfast.wire.errors import TransportError
 from holdfast.wire.est.session import EstLimits
-from holdfast.wire.model import HttpRequest
+from holdfast.wire.model import HttpRequest, HttpResponse
 from holdfast_sim import ca
 from holdfast_sim.ca import Credential, Validity
 from holdfast_sim.domain import CMC_RA, Domain
@@ -35,6 +35,9 @@ PLACES: Final = (*sorted(EST_GET | EST_ENROLL | BRSKI), CONNECTION, EVERYWHERE)
 FAULTS: Final = tuple((where, kind) for where in PLACES for kind in sorted(KINDS[where]))
 
 
+LONGEST_WAIT: Final = EstLimits().longest_wait
+
+
 class _Silent(Transcript):
     """Keeps nothing: a life has ten thousand requests."""
 
@@ -46,7 +49,8 @@ _NOTHING: Final = Entry("", "", "", "", "", (), 0, "", 0, (), 0, "", (), dropped
 
 
 class Estate:
-    """Servers over one world. ``applied`` counts the faults that met a request or a connection."""
+    """Servers over one world. ``applied`` counts the faults that met a request or a connection;
+    ``patience_until`` is until when some answer asked the device to wait."""
 
     def __init__(self, time: Time, chance: Random, fuse: Fuse, life: timedelta) -> None:
         self._time = time
@@ -68,10 +72,11 @@ class Estate:
             self.site,
             servers,
             on_request=self._count,
-            on_response=lambda _: fuse.point("answer"),
+            on_response=self._heard,
         )
         self._forgotten: Credential | None = None
         self._mended: Credential | None = None
+        self.patience_until = time.now
         self.outages = 0
         self.requests = 0
 
@@ -87,6 +92,11 @@ class Estate:
     def _count(self, _request: HttpRequest) -> None:
         self._fuse.point("request")
         self.requests += 1
+
+    def _heard(self, response: HttpResponse) -> None:
+        self._fuse.point("answer")
+        asked = self._time.now + _retry_after(response) * 1.25  # the agent adds up to a quarter
+        self.patience_until = max(self.patience_until, asked)
 
     # --- misdeeds ------------------------------------------------------------------------------------
 
@@ -160,6 +170,14 @@ class Estate:
     def mend_registrar(self) -> None:
         if self.world.domain.registrar is self._forgotten and self._mended is not None:
             self.world.domain = replace(self.world.domain, registrar=self._mended)
+
+
+def _retry_after(response: HttpResponse) -> timedelta:
+    """How long a server asked to wait; a date may mean anything to a device whose clock is wrong."""
+    text = response.header("Retry-After") or "0"
+    return (
+        timedelta(seconds=min(int(text), LONGEST_WAIT.total_seconds())) if text.isdecimal() else LONGEST_WAIT
+    )
 
 
 def _expired(domain: Domain, time: Time) -> Credential:

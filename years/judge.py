@@ -108,7 +108,8 @@ class Judge:
         asked = (
             record.domain.polls > 0 or record.identity(IDENTITY).transaction.state is TransactionState.PENDING
         )
-        return LONGEST_PATIENCE if asked else LONGEST_WITHOUT
+        patience = self._estate.patience_until - self._time.now + timedelta(minutes=1)
+        return LONGEST_PATIENCE if asked else max(LONGEST_WITHOUT, patience)
 
     def usable_until(self) -> datetime:
         """The end of the credential by the true time, or the beginning of time if it is of no use."""

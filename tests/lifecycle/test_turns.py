@@ -87,3 +87,16 @@ def test_a_server_that_wants_to_be_asked_every_second_for_ever_is_not(tmp_path: 
     assert 280 < asked < 500
     device.reface([])
     device.live_until_active()
+
+
+def test_a_wait_that_was_written_under_a_clock_that_ran_ahead_is_not_kept(tmp_path: Path) -> None:
+    """By less than the longest wait there is, so that the due time alone does not give it away."""
+    device = Device(tmp_path)
+    device.servers.clear()
+    true = device.clock.now
+    device.clock.now, device.clock.state = true + timedelta(days=5), ClockState.FLOOR_ONLY
+    assert not device.step().record.identities
+    device.clock.now, device.clock.state = true, ClockState.TRUSTED
+    device.servers["registrar.example", 8443] = "registrar"
+    device.step()
+    assert device.active

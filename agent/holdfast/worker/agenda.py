@@ -28,9 +28,12 @@ def waiting(schedule: Schedule, now: Moment, *, hasten: bool = False) -> bool:
     """Whether *schedule* says to do nothing yet. *hasten*: not for want of a network any more.
 
     While the clock is unknown the time stands still at its floor, and no wait would ever end: whoever calls
-    has waited (``holdfast run`` does, on a clock that needs no date).
+    has waited (``holdfast run`` does, on a clock that needs no date). A due time that belongs to a failure of
+    the future was written under a clock that ran ahead and was set back since.
     """
     if schedule.due is None or now.state is ClockState.UNKNOWN:
+        return False
+    if schedule.trouble is not None and schedule.trouble.at > now.now:
         return False
     if hasten and schedule.trouble is not None and schedule.trouble.code.startswith("transport."):
         return False
