@@ -55,6 +55,7 @@ def main() -> int:
                 pytests(
                     *(f"{test}[{storage}]" for test in KILLED for storage in ("blob", "persistent")),
                     workers=True,
+                    apart=True,
                 ),
             ),
             ("independent EST peers, both directions", pytests(*EST_PEERS)),

@@ -51,6 +51,7 @@ def main() -> int:
                     f"{POWER_CUTS}::test_first_boot[pkcs11]",
                     f"{POWER_CUTS}::test_renewal[pkcs11]",
                     workers=True,
+                    apart=True,
                 ),
             ),
             (

@@ -48,12 +48,13 @@ def prove(name: str, parts: Sequence[tuple[str, Part]]) -> int:
     return 1 if failures else 0
 
 
-def suite(*paths: str, workers: bool = False) -> dict[str, Any]:
+def suite(*paths: str, workers: bool = False, apart: bool = False) -> dict[str, Any]:
     """One group of tests, with every whole number that they recorded as a property, summed up by name.
 
-    A skip is a failure here: a proof with holes is none. *workers*: use all cores. Raises FailedError.
+    A skip is a failure here: a proof with holes is none. *workers*: use all cores, a module
+    to each, or with *apart* any test to any. Raises FailedError.
     """
-    spread = ("-n", "auto", "--dist", "worksteal") if workers else ()
+    spread = ("-n", "auto", "--dist", "worksteal" if apart else "loadscope") if workers else ()
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.xml"
         done = subprocess.run(
@@ -80,6 +81,6 @@ def suite(*paths: str, workers: bool = False) -> dict[str, Any]:
     return counted
 
 
-def pytests(*paths: str, workers: bool = False) -> Part:
+def pytests(*paths: str, workers: bool = False, apart: bool = False) -> Part:
     """:func:`suite` as a part."""
-    return lambda: suite(*paths, workers=workers)
+    return lambda: suite(*paths, workers=workers, apart=apart)
