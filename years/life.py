@@ -42,7 +42,7 @@ PROFILES: Final = {
     p.name: p
     for p in (
         Profile("week", timedelta(days=7), trouble=0.15, hurry=0.3),
-        Profile("year", timedelta(days=365), trouble=0.8, hurry=0.1),
+        Profile("year", timedelta(days=365), trouble=0.7, hurry=0.04),
     )
 }
 

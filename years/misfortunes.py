@@ -280,7 +280,7 @@ _WEIGHTS: Final[dict[Callable[[Catalogue], Misfortune], float]] = {
     Catalogue.approval: 4,
     Catalogue.wishes: 3,
     Catalogue.registrar_expired: 2,
-    Catalogue.revoked: 0.5,
+    Catalogue.revoked: 0.2,
     Catalogue.false_time: 1,
     Catalogue.tpm_cleared: 1.5,
     Catalogue.tpm_absent: 2,

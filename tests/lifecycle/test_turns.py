@@ -100,3 +100,22 @@ def test_a_wait_that_was_written_under_a_clock_that_ran_ahead_is_not_kept(tmp_pa
     device.servers["registrar.example", 8443] = "registrar"
     device.step()
     assert device.active
+
+
+def test_a_trusted_clock_that_ran_ahead_at_the_enrollment_does_not_count_as_proof(tmp_path: Path) -> None:
+    """Life 850: the false time became the domain's floor with the certificate, and the right clock was not
+    believed until it had reached it; by then the certificate had ended."""
+    device = Device(tmp_path)
+    true = device.clock.now
+    device.world.now = lambda: device.clock.now - timedelta(days=60)
+    device.clock.now = true + timedelta(days=60)
+    device.live_until_active()
+    assert device.record.proven <= true
+    device.clock.now = true + timedelta(hours=1)
+    device.world.now = lambda: device.clock.now
+    device.live_until_active()
+    due = device.step().due
+    assert timedelta(0) < due - device.clock.now < timedelta(days=70)
+    device.clock.now = due
+    device.step()
+    assert device.identity.credential.generation == 2

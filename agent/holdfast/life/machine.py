@@ -622,8 +622,8 @@ def _with_domain_news(record: DeviceRecord, event: ev.IdentityEvent) -> DeviceRe
         )
         return replace(record, domain=domain)
     if isinstance(event, ev.CertificateIssued):
-        floor = max(record.time_floor, event.seen)
-        return replace(record, domain=replace(record.domain, floor=floor))
+        # Not the device's own floor: that may come from a clock that was trusted and wrong.
+        return replace(record, domain=replace(record.domain, floor=max(record.proven, event.seen)))
     if isinstance(event, ev.CredentialProved):
         return replace(record, schedule=Schedule())
     if isinstance(event, ev.CsrMade):
