@@ -11,8 +11,9 @@
 # Running it again costs next to nothing. A part is built beside its place and renamed into it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+title=machine
+. scripts/debian.sh
 
-suite=trixie
 packages=systemd,systemd-sysv,dbus,passwd,procps,iproute2,strace,certmonger
 packages+=,python3,python3-venv,python3-tpm2-pytss,tpm-udev
 packages+=,libtss2-tcti-swtpm0t64,libtss2-tcti-device0t64,libtss2-esys-3.0.2-0t64,libtss2-mu-4.0.1-0t64
@@ -20,27 +21,6 @@ packages+=,libtss2-tcti-swtpm0t64,libtss2-tcti-device0t64,libtss2-esys-3.0.2-0t6
 cache="${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}/machine"
 root="$cache/root"
 building="$cache/root.building.$$"
-missing=()
-
-say() { printf 'machine: %s\n' "$*" >&2; }
-
-# need COMMAND PACKAGE: true if the command is there, after installing its package where we may.
-need() {
-    command -v "$1" >/dev/null && return
-    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-        say "installing $2"
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2" >&2 || true
-        command -v "$1" >/dev/null && return
-    fi
-    missing+=("$2 (for $1)")
-    return 1
-}
-
-# Where this host gets Debian from: its first plain Debian archive, so that a local mirror is honoured.
-debian_mirror() {
-    { command -v apt-get >/dev/null && apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 'Created-By: Packages'; } \
-        2>/dev/null | awk '$1 == "Debian" && $2 !~ /security/ { sub(/\/$/, "", $2); print $2; exit }'
-}
 
 # What Holdfast imports on a device, as pyproject.toml names it; tpm2-pytss is Debian's own, which is compiled already.
 requirements() {
@@ -49,12 +29,9 @@ print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["dependenc
 }
 
 build() {
-    local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg version
-    local -a options=(--variant=minbase "--include=$packages" --aptopt='APT::Install-Recommends "false"')
-    if [ -r "$keyring" ]; then options+=("--keyring=$keyring"); fi
+    local version
     say "building a Debian 13 machine, a minute or two; it is kept in $root"
-    mirror=$(debian_mirror)
-    mmdebstrap "${options[@]}" "$suite" "$building" ${mirror:+"$mirror"} >&2
+    new_debian "$building" "$packages" --aptopt='APT::Install-Recommends "false"'
     version=$(chroot "$building" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     # No network and no name resolution in there: the wheels are fetched out here.
     mapfile -t wheels < <(requirements)
@@ -95,8 +72,5 @@ flock 9 # a second run waits for the first and then finds its work done
 trap 'rm -rf "$cache"/root.building.*' EXIT
 need systemd-nspawn systemd-container || true
 if ! complete && need mmdebstrap mmdebstrap; then build; fi
-if [ "${#missing[@]}" -gt 0 ]; then
-    printf 'machine: missing: %s\n' "${missing[@]}" >&2
-    exit 1
-fi
+all_there
 versions

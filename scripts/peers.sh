@@ -15,8 +15,9 @@
 # Running it again costs next to nothing. Each part is built beside its place and renamed into it,
 # so an interrupted run leaves no half of a peer behind.
 set -euo pipefail
+title=peers
+. "$(dirname "$0")/debian.sh"
 
-suite=trixie
 packages=libest-utils,strongswan-pki,libstrongswan-extra-plugins,openssl
 token_packages=pkcs11-provider,softhsm2,openssl,curl
 globalsign=github.com/globalsign/est
@@ -31,27 +32,6 @@ pebble_version=v2.8.0
 cmp_ra_version=4.1.4
 
 cache="${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}/peers"
-missing=()
-
-say() { printf 'peers: %s\n' "$*" >&2; }
-
-# need COMMAND PACKAGE: true if the command is there, after installing its package where we may.
-need() {
-    command -v "$1" >/dev/null && return
-    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-        say "installing $2"
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2" >&2 || true
-        command -v "$1" >/dev/null && return
-    fi
-    missing+=("$2 (for $1)")
-    return 1
-}
-
-# Where this host gets Debian from: its first plain Debian archive, so that a local mirror is honoured.
-debian_mirror() {
-    { command -v apt-get >/dev/null && apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 'Created-By: Packages'; } \
-        2>/dev/null | awk '$1 == "Debian" && $2 !~ /security/ { sub(/\/$/, "", $2); print $2; exit }'
-}
 
 # new_root NAME PACKAGES: a Debian 13 root with the packages, in the cache under that name.
 new_root() {
@@ -62,12 +42,9 @@ new_root() {
         return
     fi
     need mmdebstrap mmdebstrap || return 0
-    mirror=$(debian_mirror)
-    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    if [ -r "$keyring" ]; then options+=("--keyring=$keyring"); fi
     say "building a Debian 13 root with $2"
     rm -rf "$building"
-    mmdebstrap "${options[@]}" "$suite" "$building" ${mirror:+"$mirror"} >&2
+    new_debian "$building" "$2"
     printf '127.0.0.1 localhost\n' >"$building/etc/hosts" # the peers look the name up
     rm -rf "$root"
     mv -T "$building" "$root"
@@ -239,7 +216,4 @@ need nsupdate bind9-dnsutils || true
 need lego lego || true
 cmp_ra
 versions | tee "$cache/versions"
-if [ "${#missing[@]}" -gt 0 ]; then
-    printf 'peers: missing: %s\n' "${missing[@]}" >&2
-    exit 1
-fi
+all_there

@@ -58,7 +58,7 @@ class SoftTpm:
 
     def generate(self, ref: KeyRef, spec: KeySpec) -> SoftKey:
         self.answer("generate")
-        made = SoftKey(ref, _private_key(spec.algorithm), self._owner)
+        made = SoftKey(ref, private_key(spec.algorithm), self._owner)
         self.keys[ref] = made
         self._fuse.point("generated")
         return made
@@ -94,7 +94,8 @@ class SoftTpm:
             raise KeyLocked("key.lockout", "the TPM is in lockout")
 
 
-def _private_key(algorithm: KeyAlgorithm) -> SigningKey:
+def private_key(algorithm: KeyAlgorithm) -> SigningKey:
+    """A new key, made in software."""
     match algorithm:
         case KeyAlgorithm.P256:
             return ec.generate_private_key(ec.SECP256R1())

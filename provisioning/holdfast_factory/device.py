@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from holdfast_factory.authority import Factory
 from holdfast_factory.chip import IDEVID_HANDLE, IDEVID_NV, Chip
 from holdfast_factory.files import make_private_directory, write_file
 from holdfast_factory.inspection import inspect
+from holdfast_factory.ledger import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,12 @@ def make_device(
         ek = chip.ek_certificate()
     device = Device(
         serial=serial,
-        certificate_sha256=_sha256(certificate.public_bytes(Encoding.DER)),
+        certificate_sha256=fingerprint(certificate.public_bytes(Encoding.DER)),
         idevid_handle=f"{IDEVID_HANDLE:#010x}",
         idevid_nv=f"{IDEVID_NV:#010x}",
         masa_url=factory.product.masa_url,
-        voucher_signer=_sha256(csr.public_bytes(factory.masa.certificate)),
-        ek_certificate_sha256=_sha256(ek) if ek else "",
+        voucher_signer=fingerprint(csr.public_bytes(factory.masa.certificate)),
+        ek_certificate_sha256=fingerprint(ek) if ek else "",
         new=present is None,
     )
     write_file(out / "device.json", msgspec.json.encode(asdict(device)) + b"\n")
@@ -89,14 +89,14 @@ def _installed(factory: Factory, chip: Chip, serial: str) -> x509.Certificate | 
     if present is not None:
         refuse_other_identity(factory, present, serial)
     key = chip.provision_idevid()
-    fingerprint = _sha256(csr.public_bytes(key))
-    other = ledger.other_owner(factory.directory, serial, fingerprint)
+    key_print = fingerprint(csr.public_bytes(key))
+    other = ledger.other_owner(factory.directory, serial, key_print)
     if other is not None:
         raise KeyStoreError(
             "factory.serial-used",
             f"{serial!r} was given to another TPM on {other.at:%Y-%m-%d}: see {ledger.LEDGER}",
         )
-    if content and present is None and not ledger.knows_key(factory.directory, fingerprint):
+    if content and present is None and not ledger.knows_key(factory.directory, key_print):
         raise KeyStoreError("factory.nv-taken", f"NV {IDEVID_NV:#010x} holds what is no certificate")
     if present is not None and present.public_key() != key:
         raise KeyStoreError(
@@ -145,22 +145,6 @@ def _issue(factory: Factory, chip: Chip, serial: str, now: datetime) -> x509.Cer
     with chip.using("signing the certificate request"):
         request = csr.build(signer, idevid.subject(factory, serial))
     certificate = idevid.issue(factory, request, serial, now)
-    der = certificate.public_bytes(Encoding.DER)
-    ek = chip.ek_certificate()
-    ledger.append(
-        factory.directory,
-        ledger.Entry(
-            at=now,
-            serial=serial,
-            certificate_serial=f"{certificate.serial_number:x}",
-            certificate=_sha256(der),
-            key=_sha256(csr.public_bytes(certificate)),
-            ek_certificate=_sha256(ek) if ek else "",
-        ),
-    )
-    chip.write_nv(IDEVID_NV, der)
+    ledger.append(factory.directory, certificate, serial, now, ek_certificate=chip.ek_certificate() or b"")
+    chip.write_nv(IDEVID_NV, certificate.public_bytes(Encoding.DER))
     return certificate
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

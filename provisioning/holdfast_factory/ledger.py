@@ -5,13 +5,17 @@ A line is durable before its certificate leaves the factory, so no certificate e
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from holdfast.wire import csr
 from holdfast.wire.errors import StateCorrupt, StateError
 from holdfast_factory.files import append_line
 
@@ -47,9 +51,24 @@ def entries(directory: Path) -> tuple[Entry, ...]:
     return tuple(found)
 
 
-def append(directory: Path, entry: Entry) -> None:
-    """Write *entry* durably."""
+def append(
+    directory: Path, certificate: x509.Certificate, serial: str, now: datetime, *, ek_certificate: bytes = b""
+) -> None:
+    """Write down durably that *serial* got *certificate*; *ek_certificate* is DER, empty if there is none."""
+    entry = Entry(
+        at=now,
+        serial=serial,
+        certificate_serial=f"{certificate.serial_number:x}",
+        certificate=fingerprint(certificate.public_bytes(Encoding.DER)),
+        key=fingerprint(csr.public_bytes(certificate)),
+        ek_certificate=fingerprint(ek_certificate) if ek_certificate else "",
+    )
     append_line(directory / LEDGER, msgspec.json.encode(entry))
+
+
+def fingerprint(der: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(der).hexdigest()
 
 
 def knows_key(directory: Path, key: str) -> bool:

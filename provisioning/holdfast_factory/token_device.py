@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ from holdfast_factory.authority import Factory
 from holdfast_factory.device import Device, refuse_other_identity, ship
 from holdfast_factory.files import make_private_directory, write_file
 from holdfast_factory.inspection import inspect_certificate, inspect_key
+from holdfast_factory.ledger import fingerprint
 
 LABEL: Final = "idevid"
 """Label of key and certificate; ``CKA_ID`` is the same in ASCII."""
@@ -77,11 +77,11 @@ def make_token_device(factory: Factory, place: TokenPlace, serial: str, out: Pat
         inspect_key(signer, held)
     device = Device(
         serial=serial,
-        certificate_sha256=_sha256(certificate.public_bytes(Encoding.DER)),
+        certificate_sha256=fingerprint(certificate.public_bytes(Encoding.DER)),
         idevid_handle="",
         idevid_nv="",
         masa_url=factory.product.masa_url,
-        voucher_signer=_sha256(csr.public_bytes(factory.masa.certificate)),
+        voucher_signer=fingerprint(csr.public_bytes(factory.masa.certificate)),
         ek_certificate_sha256="",
         new=present is None,
         idevid_uri=uri.text(),
@@ -116,32 +116,18 @@ def _issue(factory: Factory, place: TokenPlace, serial: str, now: datetime) -> x
     """Prove the key, issue, enter into the ledger, write beside the key: no power cut leaves a gap."""
     with _store(factory, place) as store:
         signer = store.idevid(place.idevid).signer()
-        fingerprint = _sha256(csr.public_bytes(signer))
-        other = ledger.other_owner(factory.directory, serial, fingerprint)
+        key_print = fingerprint(csr.public_bytes(signer))
+        other = ledger.other_owner(factory.directory, serial, key_print)
         if other is not None:
             raise KeyStoreError(
                 "factory.serial-used",
                 f"{serial!r} was given to other hardware on {other.at:%Y-%m-%d}: see {ledger.LEDGER}",
             )
         certificate = idevid.issue(factory, csr.build(signer, idevid.subject(factory, serial)), serial, now)
-    ledger.append(
-        factory.directory,
-        ledger.Entry(
-            at=now,
-            serial=serial,
-            certificate_serial=f"{certificate.serial_number:x}",
-            certificate=_sha256(certificate.public_bytes(Encoding.DER)),
-            key=fingerprint,
-            ek_certificate="",
-        ),
-    )
+    ledger.append(factory.directory, certificate, serial, now)
     session = _session(factory, place)
     try:
         session.run("write the IDevID", lambda s: objects.put_certificate(s, LABEL, certificate))
     finally:
         session.close()
     return certificate
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

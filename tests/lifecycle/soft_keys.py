@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
 from holdfast.keys.api import KeyRef, KeySpec
 from holdfast.wire.errors import KeyNotFound, KeyStoreError
-from holdfast.wire.model import KeyAlgorithm, SigningKey
+from holdfast.wire.model import SigningKey
+from years.keys import private_key
 
 
 class SoftKey:
@@ -66,15 +65,3 @@ class SoftKeys:
 
     def close(self) -> None:
         """Nothing to flush."""
-
-
-def private_key(algorithm: KeyAlgorithm) -> SigningKey:
-    match algorithm:
-        case KeyAlgorithm.P256:
-            return ec.generate_private_key(ec.SECP256R1())
-        case KeyAlgorithm.P384:
-            return ec.generate_private_key(ec.SECP384R1())
-        case KeyAlgorithm.RSA2048:
-            return rsa.generate_private_key(65537, 2048)
-        case KeyAlgorithm.RSA3072:
-            return rsa.generate_private_key(65537, 3072)

@@ -29,7 +29,7 @@ from holdfast_sim.scep_authority import ScepPolicy
 from holdfast_sim.site import Server, Site
 from lifecycle import soft_keys
 from lifecycle.device import Device
-from lifecycle.soft_keys import private_key
+from years.keys import private_key
 
 SCEP = "http://scep.example/scep"
 RSA = "key: {algorithm: rsa2048}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,15 @@ from holdfast.cli.advice import advice
 from holdfast.cli.exits import EXIT_FAILED, EXIT_OK
 from holdfast.cli.progress import words
 from holdfast.cli.words import shown, times, when
-from holdfast.control_client import ControlClient, ControlError
+from holdfast.control_client import DEFAULT_SOCKET, ControlClient, ControlError
 from holdfast.wire.errors import HoldfastError
+
+
+def add_socket_option(command: argparse.ArgumentParser) -> None:
+    """Where the agent is asked: the same option for every command that asks it."""
+    command.add_argument(
+        "--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="the agent's control socket"
+    )
 
 
 def ask_instead(socket: Path, error: HoldfastError, *, as_json: bool) -> int:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.cli import progress, terminal
+from holdfast.cli.asked import add_socket_option
 from holdfast.cli.exits import EXIT_FAILED, EXIT_OK, EXIT_OPERATOR
 from holdfast.cli.owner import check_owner
 from holdfast.cli.reasons import Reason, explain
 from holdfast.cli.view import chosen, look
-from holdfast.control_client import DEFAULT_SOCKET, ControlClient, ControlError
+from holdfast.control_client import ControlClient, ControlError
 from holdfast.host.config import IdentitySettings, Settings, load
 from holdfast.worker.assemble import environment
 from holdfast.worker.ports import Doing, Trace
@@ -27,9 +28,7 @@ def register(commands: Any) -> None:
     )
     command.add_argument("identity", nargs="?", metavar="IDENTITY", help="only this identity (default: all)")
     command.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    command.add_argument(
-        "--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="the agent's control socket"
-    )
+    add_socket_option(command)
     command.set_defaults(run=run)
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from holdfast.cli.asked import ask_instead
+from holdfast.cli.asked import add_socket_option, ask_instead
 from holdfast.cli.exits import EXIT_FAILED, EXIT_OK
 from holdfast.cli.reasons import explain
 from holdfast.cli.report import device_report
 from holdfast.cli.view import look
 from holdfast.cli.words import relative, shown, times
-from holdfast.control_client import DEFAULT_SOCKET
 from holdfast.wire.errors import ConfigError, StateError
 
 
@@ -22,9 +20,7 @@ def register(commands: Any) -> None:
     """Add the subcommand to argparse's collection of subparsers."""
     command = commands.add_parser("status", help="what the device has and what it is doing")
     command.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    command.add_argument(
-        "--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="the agent's control socket"
-    )
+    add_socket_option(command)
     command.set_defaults(run=run)
 
 

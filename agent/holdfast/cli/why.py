@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from holdfast.cli import terminal
-from holdfast.cli.asked import ask_instead
+from holdfast.cli.asked import add_socket_option, ask_instead
 from holdfast.cli.exits import EXIT_FAILED, EXIT_OK
 from holdfast.cli.reasons import explain
 from holdfast.cli.view import chosen, look
-from holdfast.control_client import DEFAULT_SOCKET
 from holdfast.wire.errors import ConfigError, StateError
 
 
@@ -21,9 +19,7 @@ def register(commands: Any) -> None:
     command = commands.add_parser("why", help="the reason for the present state, and what you can do")
     command.add_argument("identity", nargs="?", metavar="IDENTITY", help="only this identity (default: all)")
     command.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    command.add_argument(
-        "--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="the agent's control socket"
-    )
+    add_socket_option(command)
     command.set_defaults(run=run)
 
 

@@ -7,13 +7,22 @@ private half, and what the hardware cannot do, raises :class:`~holdfast.wire.err
 from __future__ import annotations
 
 import secrets
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, Final, NoReturn, Protocol, Self
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 from holdfast.keys.rsapss import encode_pss
 from holdfast.wire.errors import KeyStoreError
+
+_BY_SIZE: Final[dict[int, hashes.HashAlgorithm]] = {
+    32: hashes.SHA256(),
+    48: hashes.SHA384(),
+    64: hashes.SHA512(),
+}
+HASHES: Final = {a.name: a for a in _BY_SIZE.values()}
+"""What hardware keys sign over, by the names that RsaSigner uses."""
 
 
 class EcSigner(Protocol):
@@ -38,6 +47,22 @@ class RsaSigner(Protocol):
     def rsa_decrypt(self, ciphertext: bytes, oaep: str | None) -> bytes:
         """Decrypt: RSAES-PKCS1-v1_5 if *oaep* is None, else OAEP with that hash, MGF1 alike and no label."""
         ...
+
+
+def cut_digest(digest: bytes, public: ec.EllipticCurvePublicKey) -> tuple[bytes, hashes.HashAlgorithm]:
+    """*digest* cut to the order's length (X9.62), and a hash of what is left of it: not every chip or token
+    cuts, nor has the longer hash. Raises KeyStoreError ``key.digest``."""
+    cut = digest[: (public.key_size + 7) // 8]
+    if len(cut) not in _BY_SIZE:
+        raise KeyStoreError("key.digest", f"no digest has {len(digest)} octets")
+    return cut, _BY_SIZE[len(cut)]
+
+
+def check_raw(public: rsa.RSAPublicKey, block: bytes, result: bytes) -> None:
+    """Raises InvalidSignature unless *result* is the private operation on *block*."""
+    numbers = public.public_numbers()
+    if pow(int.from_bytes(result, "big"), numbers.e, numbers.n) != int.from_bytes(block, "big"):
+        raise InvalidSignature
 
 
 def _refuse_export() -> NoReturn:

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from pkcs11 import MGF, Attribute, Mechanism
 
 from holdfast.keys.api import KeyRef
-from holdfast.keys.hardware import HardwareEcKey, HardwareRsaKey
+from holdfast.keys.hardware import HASHES, HardwareEcKey, HardwareRsaKey, check_raw, cut_digest
 from holdfast.keys.pkcs11_faults import BAD_CIPHERTEXT, NOT_OFFERED
 from holdfast.keys.pkcs11_objects import PublicKey, Which, private_key, read
 from holdfast.keys.pkcs11_pem import uri_pem
@@ -24,12 +23,6 @@ from holdfast.keys.rsaoaep import decode_oaep
 from holdfast.wire.errors import KeyStoreError
 from holdfast.wire.model import SigningKey
 
-_BY_SIZE: Final[dict[int, hashes.HashAlgorithm]] = {
-    32: hashes.SHA256(),
-    48: hashes.SHA384(),
-    64: hashes.SHA512(),
-}
-_BY_NAME: Final = {a.name: a for a in _BY_SIZE.values()}
 _DIGEST_INFO: Final = {  # RFC 8017 §9.2, note 1
     "sha256": bytes.fromhex("3031300d060960864801650304020105000420"),
     "sha384": bytes.fromhex("3041300d060960864801650304020205000430"),
@@ -52,12 +45,10 @@ class Pkcs11Signer:
         self._public = public
 
     def sign_digest(self, digest: bytes) -> bytes:
-        """As EcSigner. The digest is cut to the order's length here: not every token does it."""
+        """As EcSigner."""
         public = self._public
         assert isinstance(public, ec.EllipticCurvePublicKey)
-        cut = digest[: (public.key_size + 7) // 8]
-        if len(cut) not in _BY_SIZE:
-            raise KeyStoreError("key.digest", f"no digest has {len(digest)} octets")
+        cut, algorithm = cut_digest(digest, public)
 
         def sign(key: Any) -> bytes:
             raw = bytes(key.sign(cut, mechanism=Mechanism.ECDSA))
@@ -65,27 +56,21 @@ class Pkcs11Signer:
             return utils.encode_dss_signature(r, s)
 
         signature = self._sign(sign)
-        return _checked(
-            signature, lambda: public.verify(signature, cut, ec.ECDSA(utils.Prehashed(_BY_SIZE[len(cut)])))
-        )
+        scheme = ec.ECDSA(utils.Prehashed(algorithm))
+        return _checked(signature, lambda: public.verify(signature, cut, scheme))
 
     def sign_pkcs1(self, algorithm: str, digest: bytes) -> bytes:
         public = self._rsa()
         block = _DIGEST_INFO[algorithm] + digest
         signature = self._sign(lambda key: bytes(key.sign(block, mechanism=Mechanism.RSA_PKCS)))
-        scheme, prehashed = padding.PKCS1v15(), utils.Prehashed(_BY_NAME[algorithm])
+        scheme, prehashed = padding.PKCS1v15(), utils.Prehashed(HASHES[algorithm])
         return _checked(signature, lambda: public.verify(signature, digest, scheme, prehashed))
 
     def rsa_raw(self, block: bytes) -> bytes:
         """As RsaSigner. Raises KeyStoreError(``key.no-raw-rsa``) where the token has no CKM_RSA_X_509."""
-        numbers = self._rsa().public_numbers()
+        public = self._rsa()
         result = self._sign(lambda key: bytes(_raw(key.sign, block))).rjust(len(block), b"\0")
-
-        def check() -> None:
-            if pow(int.from_bytes(result, "big"), numbers.e, numbers.n) != int.from_bytes(block, "big"):
-                raise InvalidSignature
-
-        return _checked(result, check)
+        return _checked(result, lambda: check_raw(public, block, result))
 
     def rsa_decrypt(self, ciphertext: bytes, oaep: str | None) -> bytes:
         """As RsaSigner. Raises KeyStoreError(``key.decrypt-failed``), which does not tell why."""

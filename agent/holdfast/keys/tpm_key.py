@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from tpm2_pytss import (
     TPM2_ALG,
@@ -26,7 +25,7 @@ from tpm2_pytss import (
 )
 
 from holdfast.keys.api import KeyRef
-from holdfast.keys.hardware import HardwareEcKey, HardwareRsaKey
+from holdfast.keys.hardware import HASHES, HardwareEcKey, HardwareRsaKey, check_raw, cut_digest
 from holdfast.keys.tpm_faults import ObjectGone, from_tpm, is_code
 from holdfast.keys.tpm_objects import Objects
 from holdfast.keys.tpm_templates import PublicKey, can_decrypt, public_key
@@ -35,12 +34,6 @@ from holdfast.wire.model import SigningKey
 
 _ATTEMPTS: Final = 2
 _RSA_FAULTS: Final = (0x84, 0x95, 0x101)  # VALUE, SIZE, FAILURE: how chips report bad padding
-_BY_SIZE: Final[dict[int, hashes.HashAlgorithm]] = {
-    32: hashes.SHA256(),
-    48: hashes.SHA384(),
-    64: hashes.SHA512(),
-}
-_BY_NAME: Final = {a.name: a for a in _BY_SIZE.values()}
 _TPM_HASH: Final = {
     "sha256": TPM2_ALG.SHA256,
     "sha384": TPM2_ALG.SHA384,
@@ -66,13 +59,10 @@ class TpmSigner:
         self._area = area
 
     def sign_digest(self, digest: bytes) -> bytes:
-        """As EcSigner. The digest is cut to the order's length here, so a chip needs no longer hash."""
+        """As EcSigner."""
         public = self._public
         assert isinstance(public, ec.EllipticCurvePublicKey)
-        cut = digest[: (public.key_size + 7) // 8]
-        if len(cut) not in _BY_SIZE:
-            raise KeyStoreError("key.digest", f"no digest has {len(digest)} octets")
-        algorithm = _BY_SIZE[len(cut)]
+        cut, algorithm = cut_digest(digest, public)
 
         def check(signature: bytes) -> None:
             public.verify(signature, cut, ec.ECDSA(utils.Prehashed(algorithm)))
@@ -83,7 +73,7 @@ class TpmSigner:
         public = self._rsa()
 
         def check(signature: bytes) -> None:
-            public.verify(signature, digest, padding.PKCS1v15(), utils.Prehashed(_BY_NAME[algorithm]))
+            public.verify(signature, digest, padding.PKCS1v15(), utils.Prehashed(HASHES[algorithm]))
 
         return self._checked(functools.partial(_sign, digest, TPM2_ALG.RSASSA, algorithm), check)
 
@@ -93,13 +83,8 @@ class TpmSigner:
                 "key.no-raw-rsa",
                 "this RSA key signs with PKCS#1 v1.5 only; TLS 1.3 and PSS need one that may also decrypt",
             )
-        numbers = self._rsa().public_numbers()
-
-        def check(result: bytes) -> None:
-            if pow(int.from_bytes(result, "big"), numbers.e, numbers.n) != int.from_bytes(block, "big"):
-                raise InvalidSignature
-
         scheme = TPMT_RSA_DECRYPT(scheme=TPM2_ALG.NULL)
+        check = functools.partial(check_raw, self._rsa(), block)
         return self._checked(functools.partial(_rsa_operation, block, scheme, len(block)), check)
 
     def rsa_decrypt(self, ciphertext: bytes, oaep: str | None) -> bytes:

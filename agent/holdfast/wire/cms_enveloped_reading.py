@@ -10,13 +10,11 @@ from typing import Any, Final
 
 from asn1crypto import algos, core
 from asn1crypto import cms as asn1_cms
-from cryptography import x509
 
 from holdfast.wire import oids
 from holdfast.wire.ber import check_bounds
-from holdfast.wire.certificates import LIBRARY_ERRORS
 from holdfast.wire.ciphers import ContentCipher
-from holdfast.wire.cms_reading import PARSER_ERRORS, issuer_of
+from holdfast.wire.cms_reading import PARSER_ERRORS, CertificateIdentifier, identifier_fields
 from holdfast.wire.errors import RemoteProtocolError
 from holdfast.wire.password_wrap import MOST_ITERATIONS, PRFS
 
@@ -34,24 +32,11 @@ _NAMES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class KeyTransport:
+class KeyTransport(CertificateIdentifier):
     """One KeyTransRecipientInfo. ``oaep`` names the hash of OAEP, None means PKCS#1 v1.5."""
 
-    issuer: bytes | None
-    serial: int | None
-    key_identifier: bytes | None
     oaep: str | None
     encrypted_key: bytes = field(repr=False)
-
-    def names(self, certificate: x509.Certificate) -> bool:
-        """Whether *certificate* is the one that the envelope is for."""
-        if self.key_identifier is None:
-            return certificate.serial_number == self.serial and issuer_of(certificate) == self.issuer
-        try:
-            extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-        except (x509.ExtensionNotFound, *LIBRARY_ERRORS):
-            return False
-        return extension.value.digest == self.key_identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +104,11 @@ def _enveloped(info: Any) -> EnvelopedFields:
 
 
 def _transport(info: Any) -> KeyTransport:
-    rid = info["rid"]
-    issuer, serial, key_identifier = None, None, None
-    if rid.name == "issuer_and_serial_number":
-        issuer, serial = bytes(rid.chosen["issuer"].dump()), int(rid.chosen["serial_number"])
-    else:
-        key_identifier = bytes(rid.chosen)
+    identifier = identifier_fields(info["rid"])
     encrypted = bytes(info["encrypted_key"])
     if not 1 <= len(encrypted) <= 1024:
         raise ValueError(f"an encrypted key of {len(encrypted)} octets")
-    return KeyTransport(issuer, serial, key_identifier, _padding(info["key_encryption_algorithm"]), encrypted)
+    return KeyTransport(*identifier, _padding(info["key_encryption_algorithm"]), encrypted)
 
 
 def _padding(algorithm: Any) -> str | None:

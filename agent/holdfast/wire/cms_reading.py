@@ -58,17 +58,34 @@ _SCHEMES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class SignerFields:
-    """One SignerInfo. Either ``issuer`` (DER Name) and ``serial`` or ``key_identifier`` names the signer.
+class CertificateIdentifier:
+    """Whose certificate is meant: either ``issuer`` (DER Name) and ``serial`` or ``key_identifier`` tells
+    (RFC 5652 §5.3 and §6.2.1)."""
+
+    issuer: bytes | None
+    serial: int | None
+    key_identifier: bytes | None
+
+    def names(self, certificate: x509.Certificate) -> bool:
+        """Whether *certificate* is the one that is meant."""
+        if self.key_identifier is None:
+            return certificate.serial_number == self.serial and issuer_of(certificate) == self.issuer
+        try:
+            extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        except (x509.ExtensionNotFound, *LIBRARY_ERRORS):
+            return False
+        return extension.value.digest == self.key_identifier
+
+
+@dataclass(frozen=True, slots=True)
+class SignerFields(CertificateIdentifier):
+    """One SignerInfo.
 
     ``digest`` is our name of the algorithm or the dotted OID of one that we do not accept. ``attributes``
     are the encoded signed attributes as sent, None if there are none; ``values`` are those that are not named
     here: dotted type and encoded values.
     """
 
-    issuer: bytes | None
-    serial: int | None
-    key_identifier: bytes | None
     digest: str
     scheme: Scheme
     signature: bytes
@@ -77,16 +94,6 @@ class SignerFields:
     signed_digest: bytes | None = None
     signing_time: datetime | None = None
     values: tuple[tuple[str, tuple[bytes, ...]], ...] = ()
-
-    def names(self, certificate: x509.Certificate) -> bool:
-        """Whether *certificate* is the one that the SignerInfo points to."""
-        if self.key_identifier is None:
-            return certificate.serial_number == self.serial and issuer_of(certificate) == self.issuer
-        try:
-            extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-        except (x509.ExtensionNotFound, *LIBRARY_ERRORS):
-            return False
-        return extension.value.digest == self.key_identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +144,14 @@ def issuer_of(certificate: x509.Certificate) -> bytes:
     return certificate.issuer.public_bytes()
 
 
+def identifier_fields(choice: Any) -> tuple[bytes | None, int | None, bytes | None]:
+    """The fields of :class:`CertificateIdentifier` from a SignerIdentifier or a RecipientIdentifier. It is
+    still parsed lazily: call this where ``PARSER_ERRORS`` are caught."""
+    if choice.name == "issuer_and_serial_number":
+        return bytes(choice.chosen["issuer"].dump()), int(choice.chosen["serial_number"]), None
+    return None, None, bytes(choice.chosen)
+
+
 def _signed_data(info: Any) -> SignedDataFields:
     if info["content_type"].native != "signed_data":
         raise ValueError("the content type is not id-signedData")
@@ -178,21 +193,13 @@ def _certificate_bytes(choice: Any) -> bytes:
 
 
 def _signer(info: Any) -> SignerFields:
-    sid = info["sid"]
-    issuer, serial, key_identifier = None, None, None
-    if sid.name == "issuer_and_serial_number":
-        issuer, serial = bytes(sid.chosen["issuer"].dump()), int(sid.chosen["serial_number"])
-    else:
-        key_identifier = bytes(sid.chosen)
     digest = info["digest_algorithm"]["algorithm"].dotted
     signed = info["signed_attrs"]
     attributes = _bounded(signed, MAX_ATTRIBUTES, "attributes")
     signed_type, signed_digest = _single(attributes, "content_type"), _single(attributes, "message_digest")
     signing_time = _single(attributes, "signing_time")
     return SignerFields(
-        issuer,
-        serial,
-        key_identifier,
+        *identifier_fields(info["sid"]),
         _DIGESTS.get(digest, digest),
         _scheme(info["signature_algorithm"]),
         bytes(info["signature"]),
