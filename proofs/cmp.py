@@ -10,7 +10,8 @@ import time
 from typing import Any, Final
 
 from demo.__main__ import perform
-from holdfast.wire.cmp import mac, oids
+from holdfast.wire import algorithm_oids
+from holdfast.wire.cmp import mac
 from holdfast.wire.cmp.mac import MacParameters
 from holdfast.wire.errors import TrustError
 from proofs.runner import ROOT, FailedError, prove, pytests
@@ -88,7 +89,7 @@ def mutants() -> dict[str, Any]:
 def bombs() -> dict[str, Any]:
     """A message that orders a thousand million iterations is refused before the first."""
     figures: dict[str, Any] = {}
-    for kind, owf in (("pbm", oids.SHA256), ("pbmac1", oids.HMAC_SHA256)):
+    for kind, owf in (("pbm", algorithm_oids.SHA256), ("pbmac1", algorithm_oids.HMAC_SHA256)):
         algorithm = MacParameters(kind, bytes(16), 1_000_000_000, owf).algorithm()
         quickest = min(_refusal(algorithm) for _ in range(20))
         figures[f"{kind}, ms"] = round(quickest, 3)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from holdfast.wire import certificates
-from holdfast.wire.cmp import bodies, der, mac, oids, paths
-from holdfast.wire.cmp.algorithms import HASHES, hash_of, is_signature, verify_by
+from holdfast.wire import certificates, der
+from holdfast.wire.cmp import bodies, mac, oids, paths
 from holdfast.wire.cmp.bodies import WHOLE_MESSAGE, ErrorContent, Failure, PollReply, Status, StatusInfo
-from holdfast.wire.cmp.message import NULL_DN, Body, Header, Message, named, parse
+from holdfast.wire.cmp.message import Body, Header, Message, parse
 from holdfast.wire.cmp.protection import same_name
 from holdfast.wire.errors import HoldfastError
+from holdfast.wire.identified import NULL_DN, named
+from holdfast.wire.message_signatures import HASHES, hash_of, is_signature, verify_by
 from holdfast.wire.model import HttpRequest, HttpResponse
 
 from . import cmp_kem, cmp_requests, cmp_support

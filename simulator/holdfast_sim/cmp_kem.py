@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from holdfast.wire.cmp import bodies, der, kem, oids
+from holdfast.wire import algorithm_oids, der
+from holdfast.wire.cmp import bodies, kem, oids
 from holdfast.wire.cmp.bodies import Failure
 from holdfast.wire.cmp.kem import KemCiphertext
 from holdfast.wire.cmp.kem_peer import encapsulate
-from holdfast.wire.cmp.message import Algorithm, Body, Info, Message, named
+from holdfast.wire.cmp.message import Body, Message
 from holdfast.wire.cmp.protection import same_name
 from holdfast.wire.errors import HoldfastError
+from holdfast.wire.identified import Algorithm, Info, named
 
 from .cmp_replies import CmpRefused, Due, Reply
 
@@ -56,7 +58,7 @@ def offer(world: World, due: Due, message: Message, conversation: Conversation) 
     elif due("other-kem"):
         value = KemCiphertext(oids.ML_KEM_512, info.ciphertext[:768]).encode()
     elif due("unknown-kem"):
-        value = der.sequence(Algorithm(oids.EC).encode(), der.octets(info.ciphertext))
+        value = der.sequence(Algorithm(algorithm_oids.EC).encode(), der.octets(info.ciphertext))
     asked = Info(oids.CONFIRM_WAIT_TIME if due("wrong-info") else oids.KEM_CIPHERTEXT, value)
     return Reply(Body.GENP, bodies.general(asked))
 

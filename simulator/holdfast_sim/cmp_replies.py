@@ -10,11 +10,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from holdfast.wire.cmp import bodies, oids
+from holdfast.wire import algorithm_oids
+from holdfast.wire.cmp import bodies
 from holdfast.wire.cmp.bodies import ErrorContent, Failure, Status, StatusInfo
 from holdfast.wire.cmp.mac import MacParameters
-from holdfast.wire.cmp.message import NULL_DN, Algorithm, Body, Header, Info, Message, encode
+from holdfast.wire.cmp.message import Body, Header, Message, encode
 from holdfast.wire.cmp.protection import Protector, SharedSecret, Signer
+from holdfast.wire.identified import NULL_DN, Algorithm, Info
 from holdfast.wire.model import KeyAlgorithm, RandomBytes
 
 from . import ca
@@ -156,7 +158,7 @@ def _mac(keyed: Keyed, due: Due) -> Keyed:
     if due("mac-weak"):
         return replace(keyed, parameters=replace(parameters, iterations=1))
     if due("mac-sha1"):
-        return replace(keyed, parameters=replace(parameters, mac=oids.HMAC_SHA1))
+        return replace(keyed, parameters=replace(parameters, mac=algorithm_oids.HMAC_SHA1))
     if due("wrong-secret"):
         return replace(keyed, secret=keyed.secret + b"!")
     return keyed

@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from holdfast.wire import csr
+from holdfast.wire import csr, der
 from holdfast.wire.authorities import is_self_signed
-from holdfast.wire.cmp import der, oids
-from holdfast.wire.cmp.algorithms import verify_by
+from holdfast.wire.cmp import oids
 from holdfast.wire.cmp.bodies import CertReply, CertResponse, Failure, Status, StatusInfo
-from holdfast.wire.cmp.crmf import (
-    CertRequest,
-    as_csr,
-    read_certificate_id,
-    read_requests,
-)
-from holdfast.wire.cmp.message import Body, Info, Message, named
+from holdfast.wire.cmp.message import Body, Message
 from holdfast.wire.cmp.protection import same_name
+from holdfast.wire.cmp.requests import read_certificate_id
+from holdfast.wire.crmf import CertRequest, as_csr, read_requests
 from holdfast.wire.errors import HoldfastError
+from holdfast.wire.identified import Info, named
+from holdfast.wire.message_signatures import verify_by
 
 from . import issue
 from .answers import Refused

@@ -9,13 +9,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from holdfast.wire.cmp import bodies, der, oids
+from holdfast.wire import der
+from holdfast.wire.cmp import bodies, oids
 from holdfast.wire.cmp.bodies import Failure, RevocationReply, Status, StatusInfo
-from holdfast.wire.cmp.crmf import read_revocations
-from holdfast.wire.cmp.message import Body, Info, Message, directory_name, named
+from holdfast.wire.cmp.message import Body, Message
 from holdfast.wire.cmp.protection import same_name
+from holdfast.wire.cmp.requests import read_revocations
 from holdfast.wire.cmp.template import encode_wishes
 from holdfast.wire.errors import RemoteProtocolError
+from holdfast.wire.identified import Info, directory_name, named
 
 from .clients import Client, Kind
 from .cmp_replies import CmpRefused, Due, Reply, encoded

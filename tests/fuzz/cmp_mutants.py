@@ -19,13 +19,15 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from holdfast.wire.cmp import bodies, crmf, der, kem, mac, oids, support
-from holdfast.wire.cmp.algorithms import is_signature, verify_by
+from holdfast.wire import crmf, der
+from holdfast.wire.cmp import bodies, kem, mac, oids, requests, support
 from holdfast.wire.cmp.bodies import CertReply
-from holdfast.wire.cmp.message import Body, Header, Info, Message, encode, parse
+from holdfast.wire.cmp.message import Body, Header, Message, encode, parse
 from holdfast.wire.cmp.protection import SignedByAuthority, UnderSecret, same_name
 from holdfast.wire.cmp.template import encode_wishes, read_wishes
 from holdfast.wire.errors import HoldfastError
+from holdfast.wire.identified import Info
+from holdfast.wire.message_signatures import is_signature, verify_by
 from holdfast.wire.model import ClockState, CsrTemplate, KeyAlgorithm, Moment
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "cmp"
@@ -130,7 +132,7 @@ _READERS: dict[Body, tuple[Callable[[bytes], object], ...]] = {
     Body.POLL_REQ: (bodies.read_poll_request,),
     Body.POLL_REP: (bodies.read_poll_reply,),
     Body.ERROR: (bodies.read_error,),
-    Body.RR: (crmf.read_revocations,),
+    Body.RR: (requests.read_revocations,),
     Body.RP: (bodies.read_revocation_reply,),
     Body.NESTED: (bodies.read_nested,),
     Body.GENM: (bodies.read_general,),
@@ -190,13 +192,13 @@ def _body(message: Message) -> None:
                 _ANSWERS[each.oid](each.value)
     for info in message.header.general_info:
         if info.oid == oids.OLD_CERT_ID:
-            crmf.read_certificate_id(info.value)
+            requests.read_certificate_id(info.value)
 
 
 def _proof(request: crmf.CertRequest) -> None:
     for control in request.controls:
         if control.oid == oids.OLD_CERT_ID:
-            crmf.read_certificate_id(control.value)
+            requests.read_certificate_id(control.value)
     asked = crmf.as_csr(request.template)
     if request.proof is not None and is_signature(request.proof[0]):
         verify_by(asked, *request.proof, request.signed)

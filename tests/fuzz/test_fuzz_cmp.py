@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz import cmp_mutants
-from holdfast.wire.cmp import der
+from holdfast.wire import der
 from holdfast.wire.cmp.message import parse
 from holdfast.wire.cmp.template import encode_wishes, read_wishes
 from holdfast.wire.errors import HoldfastError

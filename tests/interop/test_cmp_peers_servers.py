@@ -26,12 +26,7 @@ from holdfast.wire.algorithms import spki
 from holdfast.wire.cmp.client import CmpProtocol, Form
 from holdfast.wire.cmp.protection import SharedSecret, SignedByAuthority, Signer
 from holdfast.wire.cmp.revocation import Reason, Revoked, revoke
-from holdfast.wire.cmp.support import (
-    Question,
-    ask,
-    ca_certs,
-    crl_update,
-)
+from holdfast.wire.cmp.support import Question, ask, ca_certs, crl_update
 from holdfast.wire.cmp.transaction import Server, Transaction
 from holdfast.wire.errors import HoldfastError
 from holdfast.wire.model import (

@@ -15,7 +15,6 @@ from holdfast.wire import algorithms
 from holdfast.wire.cmp import bodies, mac, paths
 from holdfast.wire.cmp.bodies import Status
 from holdfast.wire.cmp.client import CmpProtocol, Form, Inquirer
-from holdfast.wire.cmp.message import named
 from holdfast.wire.cmp.protection import SharedSecret
 from holdfast.wire.cmp.revocation import Reason, revoke
 from holdfast.wire.cmp.support import Question, ask, ca_certs, root_update
@@ -27,6 +26,7 @@ from holdfast.wire.errors import (
     Retry,
     TrustError,
 )
+from holdfast.wire.identified import named
 from holdfast.wire.issued import NamePolicy
 from holdfast.wire.model import HttpResponse, Issued, Pending, Rejected
 from holdfast_sim.cmp_desk import CmpPolicy

@@ -11,8 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from holdfast.wire import algorithm_oids
 from holdfast.wire.algorithms import spki
-from holdfast.wire.cmp import bodies, oids, paths
+from holdfast.wire.cmp import bodies, paths
 from holdfast.wire.cmp.client import Form
 from holdfast.wire.cmp.mac import read_parameters
 from holdfast.wire.cmp.message import Body
@@ -160,7 +161,7 @@ def test_a_key_update_is_signed_even_where_there_is_a_secret() -> None:
     issued(cmp, cmp.enroll(cmp.renewal(first)))
     protection = cmp.sent[-1].header.protection
     assert protection is not None
-    assert protection.oid == oids.ECDSA_SHA256
+    assert protection.oid == algorithm_oids.ECDSA_SHA256
 
 
 def test_the_request_that_a_power_cut_swallowed_begins_anew_with_the_same_key() -> None:

@@ -16,14 +16,16 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import mlkem
 
-from holdfast.wire.cmp import der, kem, kem_peer, oids
+from holdfast.wire import algorithm_oids, der
+from holdfast.wire.cmp import kem, kem_peer, oids
 from holdfast.wire.cmp.client import CmpProtocol, Form
 from holdfast.wire.cmp.kem import KemCiphertext, KemParameters
 from holdfast.wire.cmp.kem_client import KemIdentity, KemProtector
 from holdfast.wire.cmp.kem_peer import encapsulate
-from holdfast.wire.cmp.message import NULL_DN, Algorithm, Body, Header, Message, encode, parse
+from holdfast.wire.cmp.message import Body, Header, Message, encode, parse
 from holdfast.wire.cmp.protection import SharedSecret
 from holdfast.wire.errors import HoldfastError, LocalProtocolError, RemoteProtocolError, TrustError
+from holdfast.wire.identified import NULL_DN, Algorithm
 from holdfast.wire.model import HttpResponse, Issued, KeyAlgorithm, Pending, Rejected
 from holdfast_sim.ca import name, new_key
 from holdfast_sim.cmp_desk import CmpPolicy
@@ -272,7 +274,7 @@ def test_the_key_holds_for_one_transaction_and_one_secret() -> None:
             kem.check(found, shared, TRANSACTION)
 
 
-HKDF, HMAC = Algorithm(oids.HKDF_SHA256).encode(), Algorithm(oids.HMAC_SHA256).encode()
+HKDF, HMAC = Algorithm(oids.HKDF_SHA256).encode(), Algorithm(algorithm_oids.HMAC_SHA256).encode()
 LENGTH = der.integer(32)
 
 
@@ -281,9 +283,9 @@ LENGTH = der.integer(32)
     [
         ((Algorithm("1.3.133.16.840.9.44.1.2").encode(), LENGTH, HMAC), "cmp.mac-algorithm"),
         ((Algorithm(oids.HKDF_SHA256, der.null()).encode(), LENGTH, HMAC), "cmp.mac-algorithm"),
-        ((HKDF, LENGTH, Algorithm(oids.HMAC_SHA1).encode()), "cmp.mac-algorithm"),
-        ((HKDF, LENGTH, Algorithm(oids.HMAC_SHA512).encode()), "cmp.mac-algorithm"),
-        ((HKDF, LENGTH, Algorithm(oids.HMAC_SHA256, der.integer(1)).encode()), "cmp.mac-algorithm"),
+        ((HKDF, LENGTH, Algorithm(algorithm_oids.HMAC_SHA1).encode()), "cmp.mac-algorithm"),
+        ((HKDF, LENGTH, Algorithm(algorithm_oids.HMAC_SHA512).encode()), "cmp.mac-algorithm"),
+        ((HKDF, LENGTH, Algorithm(algorithm_oids.HMAC_SHA256, der.integer(1)).encode()), "cmp.mac-algorithm"),
         ((HKDF, der.integer(31), HMAC), "cmp.syntax"),
         ((HKDF, der.integer(65), HMAC), "cmp.syntax"),
         ((HKDF, der.integer(2**40), HMAC), "cmp.syntax"),
@@ -300,7 +302,7 @@ def test_unknown_and_boundless_parameters_are_refused(parts: tuple[bytes, ...], 
 
 
 def test_null_parameters_of_the_mac_pass() -> None:
-    parts = (HKDF, LENGTH, Algorithm(oids.HMAC_SHA256, der.null()).encode())
+    parts = (HKDF, LENGTH, Algorithm(algorithm_oids.HMAC_SHA256, der.null()).encode())
     algorithm = Algorithm(oids.KEM_BASED_MAC, der.sequence(*parts))
     assert kem.read_parameters(algorithm) == KemParameters()
 

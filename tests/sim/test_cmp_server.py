@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.wire import csr
-from holdfast.wire.cmp import bodies, crmf, der
+from holdfast.wire import crmf, csr, der
+from holdfast.wire.cmp import bodies, requests
 from holdfast.wire.cmp.bodies import Failure
 from holdfast.wire.cmp.message import Body, Header, Message, encode, parse
 from holdfast.wire.cmp.paths import MEDIA_TYPE, post
@@ -57,14 +57,14 @@ def failures(cmp: Cmp, data: bytes) -> frozenset[int]:
 
 def request(cmp: Cmp) -> bytes:
     asked = csr.build(cmp.bench.key, name("gateway", serial_number=SERIAL))
-    return crmf.request_message(asked, cmp.bench.key)
+    return requests.request_message(asked, cmp.bench.key)
 
 
 def test_possession_of_the_key_must_be_proved() -> None:
     cmp = Cmp.make()
     good = request(cmp)
     other = csr.build(new_key(KeyAlgorithm.P256), name("gateway"))
-    forged = crmf.request_message(other, cmp.bench.key)
+    forged = requests.request_message(other, cmp.bench.key)
     assert failures(cmp, message(cmp, Body.IR, forged)) == {Failure.BAD_POP}
     (asked,) = crmf.read_requests(good)
     claimed = der.sequence(der.sequence(asked.signed, der.implicit(0, b"")))
@@ -134,7 +134,7 @@ def test_another_party_may_not_go_on_with_a_transaction() -> None:
 
 def test_an_rr_under_a_secret_is_refused() -> None:
     cmp = Cmp.make()
-    content = crmf.revocation_request(cmp.world.domain.registrar.certificate, 4)
+    content = requests.revocation_request(cmp.world.domain.registrar.certificate, 4)
     data = message(cmp, Body.RR, content, SharedSecret(REFERENCE, SECRET, iterations=200))
     assert failures(cmp, data) == {Failure.NOT_AUTHORIZED}
     assert cmp.world.revoked == set()

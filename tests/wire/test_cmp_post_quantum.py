@@ -17,12 +17,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from holdfast.wire import csr
 from holdfast.wire.algorithms import ML_DSA
 from holdfast.wire.cmp import bodies
-from holdfast.wire.cmp.algorithms import verify_by
 from holdfast.wire.cmp.client import CmpProtocol, Form
-from holdfast.wire.cmp.message import Algorithm, Body, Header, Message, encode, named, parse
+from holdfast.wire.cmp.message import Body, Header, Message, encode, parse
 from holdfast.wire.cmp.paths import answer
 from holdfast.wire.cmp.protection import SignedByAuthority
 from holdfast.wire.errors import TrustError
+from holdfast.wire.identified import Algorithm, named
+from holdfast.wire.message_signatures import verify_by
 from holdfast.wire.model import EnrollmentRequest, HttpRequest, HttpResponse, Issued, Pending, Purpose
 from wire_pki import BEGIN, END, TRUSTED, end_entity, name, new_key
 from wire_pki import ca as make_ca

@@ -15,16 +15,18 @@ from pyasn1.codec.der.decoder import decode
 from pyasn1.codec.der.encoder import encode as asn1_encode
 from pyasn1_alt_modules import rfc9810
 
-from holdfast.wire import csr
+from holdfast.wire import algorithm_oids, crmf, csr, der
 from holdfast.wire.chain import Rule, validate
-from holdfast.wire.cmp import bodies, crmf, der, oids
-from holdfast.wire.cmp.algorithms import certificate_hash, hash_of, verify_by
+from holdfast.wire.cmp import bodies, oids, requests
 from holdfast.wire.cmp.bodies import Failure
+from holdfast.wire.cmp.confirmation import certificate_hash
 from holdfast.wire.cmp.mac import MacParameters, check, read_parameters
-from holdfast.wire.cmp.message import Body, Message, encode, parse, read_algorithm
+from holdfast.wire.cmp.message import Body, Message, encode, parse
 from holdfast.wire.cmp.protection import SharedSecret, SignedByAuthority, Signer
 from holdfast.wire.cmp.revocation import Reason
 from holdfast.wire.errors import RemoteProtocolError, TrustError
+from holdfast.wire.identified import read_algorithm
+from holdfast.wire.message_signatures import hash_of, verify_by
 from holdfast.wire.model import ClockState, Moment
 from wire_pki import TRUSTED, certificate, dns, end_entity, name, new_key
 from wire_pki import ca as make_ca
@@ -113,7 +115,9 @@ def test_a_foreign_pbmac1_is_computed_as_we_do() -> None:
         read_parameters(algorithm)
     derivation = read_algorithm(der.read_one(algorithm.parameters))
     inner = der.read_one(derivation.parameters)
-    told = MacParameters("pbmac1", inner.octets(), inner.integer(), oids.HMAC_SHA256, key_length=4096)
+    told = MacParameters(
+        "pbmac1", inner.octets(), inner.integer(), algorithm_oids.HMAC_SHA256, key_length=4096
+    )
     assert read_algorithm(der.read_one(told.algorithm().parameters)) == derivation
     fitting = replace(told, key_length=4096 // 8)
     assert fitting.compute(b"nine bean rows", message.protected) == message.protection
@@ -123,7 +127,7 @@ def test_a_foreign_request_is_read_and_its_proof_verified() -> None:
     (request,) = crmf.read_requests(vector("openssl35-ir").content)
     asked = crmf.as_csr(request.template)
     assert asked.subject == name("gateway")
-    assert request.request_id == crmf.REQUEST_ID
+    assert request.request_id == requests.REQUEST_ID
     assert request.proof is not None
     verify_by(asked, *request.proof, request.signed)
     names = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -134,7 +138,7 @@ def test_a_foreign_update_names_what_it_updates() -> None:
     (request,) = crmf.read_requests(vector("openssl35-kur").content)
     control = request.control(oids.OLD_CERT_ID)
     assert control is not None
-    issuer, serial = crmf.read_certificate_id(control.value)
+    issuer, serial = requests.read_certificate_id(control.value)
     assert issuer == der.explicit(4, ROOT.subject.public_bytes())
     (response,) = bodies.read_cert_reply(vector("openssl35-kup").content).responses
     assert response.certificate is not None
@@ -152,7 +156,7 @@ def test_foreign_answers_are_read() -> None:
     assert bodies.read_poll_request(vector("openssl35-pollreq").content) == (0,)
     assert vector("openssl35-p10cr").kind is Body.P10CR
     assert bodies.read_cert_reply(vector("openssl35-cp").content).responses[0].request_id == -1
-    (details,) = crmf.read_revocations(vector("openssl35-rr").content)
+    (details,) = requests.read_revocations(vector("openssl35-rr").content)
     assert details.reasons == (Reason.SUPERSEDED,)
     assert bodies.read_revocation_reply(vector("openssl35-rp").content).statuses[0].granted
     error = bodies.read_error(vector("openssl35-error").content)
@@ -185,7 +189,7 @@ PROTECTORS = [
 def contents() -> dict[Body, bytes]:
     key = new_key()
     asked = csr.build(key, name("gateway"), san=dns("gateway.example"))
-    update = crmf.request_message(asked, key, replaces=DEVICE.certificate)
+    update = requests.request_message(asked, key, replaces=DEVICE.certificate)
     status = bodies.StatusInfo(
         bodies.Status.REJECTION, ("no",), frozenset({Failure.BAD_POP, Failure.DUPLICATE_CERT_REQ})
     )
@@ -193,7 +197,7 @@ def contents() -> dict[Body, bytes]:
     digest, _ = certificate_hash(DEVICE.certificate)
     confirmed = bodies.CertStatus(hash_of(b"x", digest), 0, status)
     return {
-        Body.IR: crmf.request_message(asked, key),
+        Body.IR: requests.request_message(asked, key),
         Body.KUR: update,
         Body.P10CR: asked,
         Body.IP: bodies.CertReply((granted,), (CA.certificate.public_bytes(Encoding.DER),)).encode(),
@@ -202,7 +206,7 @@ def contents() -> dict[Body, bytes]:
         Body.POLL_REQ: bodies.poll_request(-1),
         Body.POLL_REP: bodies.poll_reply(bodies.PollReply(0, 300, ("later",))),
         Body.ERROR: bodies.ErrorContent(status, 7, ("details",)).encode(),
-        Body.RR: crmf.revocation_request(DEVICE.certificate, 4),
+        Body.RR: requests.revocation_request(DEVICE.certificate, 4),
         Body.RP: bodies.RevocationReply((status,)).encode(),
         Body.GENM: bodies.general(bodies.Info(oids.CA_CERTS)),
     }

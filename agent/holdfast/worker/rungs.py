@@ -28,13 +28,13 @@ from holdfast.wire.acme.client import AcmeProtocol
 from holdfast.wire.certificates import load_all
 from holdfast.wire.ciphers import ContentCipher
 from holdfast.wire.cmp.client import CmpProtocol, Form, Inquirer
-from holdfast.wire.cmp.message import NULL_DN, named
 from holdfast.wire.cmp.paths import WELL_KNOWN
 from holdfast.wire.cmp.protection import SharedSecret
 from holdfast.wire.cmp.transaction import Server
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.est.client import EstProtocol
 from holdfast.wire.est.messages import CACERTS, fetch_request
+from holdfast.wire.identified import NULL_DN, named
 from holdfast.wire.model import Chain, EnrollmentProtocol, HttpRequest, RandomBytes, SigningKey
 from holdfast.wire.scep.authority import Trust
 from holdfast.wire.scep.client import ScepProtocol

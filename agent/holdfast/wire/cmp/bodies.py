@@ -11,20 +11,12 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
-from holdfast.wire.cmp import der
-from holdfast.wire.cmp.der import Cursor
-from holdfast.wire.cmp.message import (
-    Algorithm,
-    Info,
-    Message,
-    parse,
-    read_algorithm,
-    read_infos,
-    read_texts,
-    reading,
-)
+from holdfast.wire import der
+from holdfast.wire.cmp.message import Message, parse, read_texts, reading
+from holdfast.wire.der import Cursor
 from holdfast.wire.errors import RemoteProtocolError
 from holdfast.wire.http import printable
+from holdfast.wire.identified import Algorithm, Info, read_algorithm, read_infos
 
 WHOLE_MESSAGE: Final = -1
 """The certReqId that stands for the message and not for one certificate (RFC 9810 §5.3.22)."""

@@ -18,11 +18,10 @@ from typing import Any, ClassVar, Final, NoReturn
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from holdfast.wire import certificates, csr
+from holdfast.wire import certificates, csr, der
 from holdfast.wire.algorithms import spki
 from holdfast.wire.authorities import is_ca, is_self_signed
-from holdfast.wire.cmp import bodies, der, oids, support
-from holdfast.wire.cmp.algorithms import certificate_hash, hash_of
+from holdfast.wire.cmp import bodies, oids, support
 from holdfast.wire.cmp.bodies import (
     WHOLE_MESSAGE,
     CertReply,
@@ -32,15 +31,18 @@ from holdfast.wire.cmp.bodies import (
     Status,
     StatusInfo,
 )
-from holdfast.wire.cmp.crmf import P10_REQUEST_ID, REQUEST_ID, request_message
+from holdfast.wire.cmp.confirmation import certificate_hash
 from holdfast.wire.cmp.kem_client import KemIdentity, KemProtector, agree, go_on
-from holdfast.wire.cmp.message import Body, Info, Message
+from holdfast.wire.cmp.message import Body, Message
 from holdfast.wire.cmp.paths import check_path
 from holdfast.wire.cmp.protection import SharedSecret, SignedByAuthority, Signer
+from holdfast.wire.cmp.requests import P10_REQUEST_ID, REQUEST_ID, request_message
 from holdfast.wire.cmp.template import read_wishes
 from holdfast.wire.cmp.transaction import CmpLimits, Refusal, Server, Transaction, Waiting, pack, unpack
 from holdfast.wire.errors import HoldfastError, LocalProtocolError, RemoteProtocolError, TrustError
+from holdfast.wire.identified import Info
 from holdfast.wire.issued import NamePolicy, Terms, accept_issued
+from holdfast.wire.message_signatures import hash_of
 from holdfast.wire.model import (
     Chain,
     CsrTemplate,

@@ -17,9 +17,11 @@ from typing import Final
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from holdfast.wire.cmp import der, oids
-from holdfast.wire.cmp.message import MAX_IDENTIFIER, Algorithm, Message, read_algorithm, reading
+from holdfast.wire import algorithm_oids, der
+from holdfast.wire.cmp import oids
+from holdfast.wire.cmp.message import MAX_IDENTIFIER, Message, reading
 from holdfast.wire.errors import RemoteProtocolError, TrustError
+from holdfast.wire.identified import Algorithm, read_algorithm
 
 CLAUSE: Final = "RFC 9810 §5.1.3.4"
 SHARED: Final = 32
@@ -83,7 +85,7 @@ class KemParameters:
             Algorithm(oids.HKDF_SHA256).encode(),
             extra,
             der.integer(self.length),
-            Algorithm(oids.HMAC_SHA256).encode(),
+            Algorithm(algorithm_oids.HMAC_SHA256).encode(),
         )
         return Algorithm(oids.KEM_BASED_MAC, parameters)
 
@@ -114,7 +116,7 @@ def read_parameters(algorithm: Algorithm) -> KemParameters:
             raise ValueError(f"a key of {length} octets")
     if kdf != Algorithm(oids.HKDF_SHA256):
         raise TrustError("cmp.mac-algorithm", f"key derivation {kdf.oid}", clause=CLAUSE)
-    if mac.oid != oids.HMAC_SHA256 or mac.parameters not in (b"", der.null()):
+    if mac.oid != algorithm_oids.HMAC_SHA256 or mac.parameters not in (b"", der.null()):
         raise TrustError("cmp.mac-algorithm", f"MAC {mac.oid}", clause=CLAUSE)
     return KemParameters(length, context)
 

@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.wire.cmp import bodies, oids
 from holdfast.wire.cmp.kem import CIPHERTEXTS, CLAUSE, SHARED, KemCiphertext, KemParameters, read_ciphertext
-from holdfast.wire.cmp.message import Algorithm, Body, Info, Message, named
+from holdfast.wire.cmp.message import Body, Message
 from holdfast.wire.cmp.protection import key_identifier
 from holdfast.wire.cmp.transaction import Refusal, Transaction, Waiting
 from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError
+from holdfast.wire.identified import Algorithm, Info, named
 from holdfast.wire.model import Chain, Exchange, Moment, RandomBytes
 
 PARAMETERS: Final = KemParameters()

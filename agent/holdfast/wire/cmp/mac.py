@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from holdfast.wire.cmp import der, oids
-from holdfast.wire.cmp.der import Cursor
-from holdfast.wire.cmp.message import Algorithm, read_algorithm, reading
+from holdfast.wire import algorithm_oids, der
+from holdfast.wire.cmp import oids
+from holdfast.wire.cmp.message import reading
+from holdfast.wire.der import Cursor
 from holdfast.wire.errors import TrustError
+from holdfast.wire.identified import Algorithm, read_algorithm
 
 FEWEST: Final = 100
 """Iterations that anybody must make at least (RFC 9481 §6.1.1)."""
@@ -28,13 +30,19 @@ MOST: Final = 200_000
 LONGEST_SALT: Final = 256
 
 _OWF: Final[Mapping[str, str]] = MappingProxyType(
-    {oids.SHA256: "sha256", oids.SHA384: "sha384", oids.SHA512: "sha512"}
+    {algorithm_oids.SHA256: "sha256", algorithm_oids.SHA384: "sha384", algorithm_oids.SHA512: "sha512"}
 )
 _HMAC: Final[Mapping[str, str]] = MappingProxyType(
-    {oids.HMAC_SHA256: "sha256", oids.HMAC_SHA384: "sha384", oids.HMAC_SHA512: "sha512"}
+    {
+        algorithm_oids.HMAC_SHA256: "sha256",
+        algorithm_oids.HMAC_SHA384: "sha384",
+        algorithm_oids.HMAC_SHA512: "sha512",
+    }
 )
-_SHA1: Final[Mapping[str, str]] = MappingProxyType({oids.HMAC_SHA1: "sha1", oids.HMAC_SHA1_ISAKMP: "sha1"})
-_WEAK: Final = frozenset({oids.SHA1, *_SHA1})
+_SHA1: Final[Mapping[str, str]] = MappingProxyType(
+    {algorithm_oids.HMAC_SHA1: "sha1", algorithm_oids.HMAC_SHA1_ISAKMP: "sha1"}
+)
+_WEAK: Final = frozenset({algorithm_oids.SHA1, *_SHA1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +56,8 @@ class MacParameters:
     kind: str
     salt: bytes = field(repr=False)
     iterations: int
-    owf: str = oids.SHA256
-    mac: str = oids.HMAC_SHA256
+    owf: str = algorithm_oids.SHA256
+    mac: str = algorithm_oids.HMAC_SHA256
     key_length: int = 32
 
     def again(self, salt: bytes) -> MacParameters:
@@ -72,7 +80,7 @@ class MacParameters:
             der.integer(self.key_length),
             Algorithm(self.owf, der.null()).encode(),
         )
-        function = Algorithm(oids.PBKDF2, derivation).encode()
+        function = Algorithm(algorithm_oids.PBKDF2, derivation).encode()
         scheme = Algorithm(self.mac, der.null()).encode()
         return Algorithm(oids.PBMAC1, der.sequence(function, scheme))
 
@@ -136,13 +144,13 @@ def _pbm(cursor: Cursor) -> MacParameters:
 def _pbmac1(cursor: Cursor) -> MacParameters:
     derivation, scheme = read_algorithm(cursor), read_algorithm(cursor)
     cursor.close()
-    if derivation.oid != oids.PBKDF2:
+    if derivation.oid != algorithm_oids.PBKDF2:
         raise ValueError(f"key derivation {derivation.oid}")
     inner = der.read_one(derivation.parameters)
     salt, iterations = inner.octets(), inner.integer()
     length = inner.integer() if inner.peek() == der.INTEGER else 32
     # Absent means HMAC with SHA-1 (RFC 8018 §A.2), which is refused like one that is spelt out.
-    prf = read_algorithm(inner).oid if inner.more else oids.HMAC_SHA1
+    prf = read_algorithm(inner).oid if inner.more else algorithm_oids.HMAC_SHA1
     inner.close()
     if not 16 <= length <= 64:
         raise ValueError(f"a key of {length} octets")

@@ -6,18 +6,17 @@ this module are EXPLICIT. The contents of a body are read in :mod:`holdfast.wire
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
 from typing import Final
 
-from cryptography import x509
-
-from holdfast.wire.cmp import der
-from holdfast.wire.cmp.der import Cursor
+from holdfast.wire import der
+from holdfast.wire.der import Cursor
 from holdfast.wire.errors import RemoteProtocolError
+from holdfast.wire.identified import Algorithm, Info, read_algorithm, read_infos
 
 MESSAGE_LIMIT: Final = 256 * 1024
 MAX_EXTRA_CERTS: Final = 32
@@ -61,28 +60,6 @@ class Body(IntEnum):
         """As the RFCs write it: ``ir``, ``pollRep``."""
         first, *rest = self.name.lower().split("_")
         return first + "".join(word.capitalize() for word in rest)
-
-
-@dataclass(frozen=True, slots=True)
-class Algorithm:
-    """An AlgorithmIdentifier; ``parameters`` encoded, empty if absent."""
-
-    oid: str
-    parameters: bytes = b""
-
-    def encode(self) -> bytes:
-        return der.sequence(der.oid(self.oid), self.parameters)
-
-
-@dataclass(frozen=True, slots=True)
-class Info:
-    """InfoTypeAndValue; ``value`` encoded, empty if absent."""
-
-    oid: str
-    value: bytes = field(default=b"", repr=False)
-
-    def encode(self) -> bytes:
-        return der.sequence(der.oid(self.oid), self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +120,9 @@ class Message:
     protected: bytes = field(default=b"", repr=False)
 
 
-@contextmanager
-def reading(what: str) -> Iterator[None]:
+def reading(what: str) -> AbstractContextManager[None]:
     """Name what could not be read. Raises RemoteProtocolError ``cmp.syntax``."""
-    try:
-        yield
-    except ValueError as error:  # UnicodeDecodeError is one
-        raise RemoteProtocolError("cmp.syntax", f"{what}: {error}"[:300], clause=CLAUSE) from error
+    return der.reading(what, "cmp.syntax", CLAUSE)
 
 
 def parse(data: bytes, *, limit: int = MESSAGE_LIMIT) -> Message:
@@ -235,24 +208,9 @@ def _identifier(cursor: Cursor, number: int) -> bytes:
     return value
 
 
-def read_algorithm(cursor: Cursor) -> Algorithm:
-    """The next value as AlgorithmIdentifier. Raises ValueError."""
-    inner = cursor.inside()
-    return Algorithm(inner.oid(), inner.rest())
-
-
 def read_texts(cursor: Cursor) -> tuple[str, ...]:
     """The next value as PKIFreeText. Raises ValueError."""
     return tuple(each.text() for each in cursor.inside().each())
-
-
-def read_infos(cursor: Cursor) -> tuple[Info, ...]:
-    """The next value as SEQUENCE OF InfoTypeAndValue. Raises ValueError."""
-    infos = []
-    for each in cursor.inside().each():
-        inner = each.inside()
-        infos.append(Info(inner.oid(), inner.rest()))
-    return tuple(infos)
 
 
 def encode(
@@ -271,16 +229,3 @@ def encode(
     if extra_certs:
         parts.append(der.explicit(1, der.sequence(*extra_certs)))
     return der.sequence(*parts)
-
-
-def directory_name(name: bytes) -> bytes:
-    """A GeneralName around the DER of a Name."""
-    return der.explicit(4, name)
-
-
-def named(name: x509.Name) -> bytes:
-    """A GeneralName for *name*."""
-    return directory_name(name.public_bytes())
-
-
-NULL_DN: Final = directory_name(der.sequence())

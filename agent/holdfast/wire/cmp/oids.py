@@ -24,7 +24,6 @@ RSA_KEY_LEN: Final = "1.3.6.1.5.5.7.5.1.12"
 # Protection by a shared secret.
 PASSWORD_BASED_MAC: Final = "1.2.840.113533.7.66.13"  # noqa: S105 - an algorithm
 PBMAC1: Final = "1.2.840.113549.1.5.14"
-PBKDF2: Final = "1.2.840.113549.1.5.12"
 
 # Protection by a KEM key (RFC 9810 §5.1.3.4, RFC 8619, RFC 9935).
 KEM_BASED_MAC: Final = "1.2.840.113533.7.66.16"
@@ -32,29 +31,6 @@ HKDF_SHA256: Final = "1.2.840.113549.1.9.16.3.28"
 ML_KEM_512: Final = "2.16.840.1.101.3.4.4.1"
 ML_KEM_768: Final = "2.16.840.1.101.3.4.4.2"
 ML_KEM_1024: Final = "2.16.840.1.101.3.4.4.3"
-
-SHA1: Final = "1.3.14.3.2.26"
-SHA256: Final = "2.16.840.1.101.3.4.2.1"
-SHA384: Final = "2.16.840.1.101.3.4.2.2"
-SHA512: Final = "2.16.840.1.101.3.4.2.3"
-HMAC_SHA1: Final = "1.2.840.113549.2.7"
-HMAC_SHA1_ISAKMP: Final = "1.3.6.1.5.5.8.1.2"
-HMAC_SHA256: Final = "1.2.840.113549.2.9"
-HMAC_SHA384: Final = "1.2.840.113549.2.10"
-HMAC_SHA512: Final = "1.2.840.113549.2.11"
-
-# Protection by a signature.
-RSA_SHA256: Final = "1.2.840.113549.1.1.11"
-RSA_SHA384: Final = "1.2.840.113549.1.1.12"
-RSA_SHA512: Final = "1.2.840.113549.1.1.13"
-ECDSA_SHA256: Final = "1.2.840.10045.4.3.2"
-ECDSA_SHA384: Final = "1.2.840.10045.4.3.3"
-ECDSA_SHA512: Final = "1.2.840.10045.4.3.4"
-
-# Public keys.
-EC: Final = "1.2.840.10045.2.1"
-P256: Final = "1.2.840.10045.3.1.7"
-P384: Final = "1.3.132.0.34"
 
 COMMON_NAME: Final = "2.5.4.3"
 CRL_REASON: Final = "2.5.29.21"

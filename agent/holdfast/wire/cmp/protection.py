@@ -16,14 +16,15 @@ from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from holdfast.wire import certificates, chain
+from holdfast.wire import algorithm_oids, certificates, chain, der
 from holdfast.wire.algorithms import sign_data, spki
 from holdfast.wire.certificates import LIBRARY_ERRORS
-from holdfast.wire.cmp import der, mac, oids
-from holdfast.wire.cmp.algorithms import is_signature, signature_algorithm, verify_by
+from holdfast.wire.cmp import mac, oids
 from holdfast.wire.cmp.mac import MacParameters
-from holdfast.wire.cmp.message import Algorithm, Message, directory_name, named
+from holdfast.wire.cmp.message import Message
 from holdfast.wire.errors import LocalProtocolError, TrustError
+from holdfast.wire.identified import Algorithm, directory_name, named
+from holdfast.wire.message_signatures import is_signature, signature_algorithm, verify_by
 from holdfast.wire.model import Chain, Moment, RandomBytes, SigningKey
 
 SALT: Final = 16
@@ -109,7 +110,7 @@ class SharedSecret:
         return self.reference.encode()
 
     def start(self, random: RandomBytes) -> tuple[Algorithm, Callable[[bytes], bytes]]:
-        owf = oids.SHA256 if self.kind == "pbm" else oids.HMAC_SHA256
+        owf = algorithm_oids.SHA256 if self.kind == "pbm" else algorithm_oids.HMAC_SHA256
         parameters = MacParameters(self.kind, random(SALT), self.iterations, owf)
         return parameters.algorithm(), lambda data: parameters.compute(self.secret, data)
 

@@ -10,9 +10,9 @@ from cryptography import x509
 
 from holdfast.wire.cmp import bodies
 from holdfast.wire.cmp.bodies import WHOLE_MESSAGE
-from holdfast.wire.cmp.crmf import revocation_request
 from holdfast.wire.cmp.message import Body, Message
 from holdfast.wire.cmp.protection import Signer
+from holdfast.wire.cmp.requests import revocation_request
 from holdfast.wire.cmp.transaction import Refusal, Transaction, Waiting
 from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError
 from holdfast.wire.model import Exchange, Moment, Pending, Rejected

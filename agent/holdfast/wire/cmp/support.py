@@ -15,16 +15,17 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from holdfast.wire import certificates, chain
+from holdfast.wire import certificates, chain, der
 from holdfast.wire.algorithms import spki
 from holdfast.wire.authorities import is_ca
 from holdfast.wire.certificates import LIBRARY_ERRORS
-from holdfast.wire.cmp import bodies, der, oids
+from holdfast.wire.cmp import bodies, oids
 from holdfast.wire.cmp.bodies import WHOLE_MESSAGE
-from holdfast.wire.cmp.message import Body, Info, Message, reading
+from holdfast.wire.cmp.message import Body, Message, reading
 from holdfast.wire.cmp.template import read_wishes
 from holdfast.wire.cmp.transaction import Refusal, Transaction, Waiting
 from holdfast.wire.errors import RemoteProtocolError, TrustError
+from holdfast.wire.identified import Info
 from holdfast.wire.model import Chain, CsrTemplate, Exchange, Moment, Pending, Rejected
 
 MAX_CERTIFICATES: Final = 16

@@ -8,10 +8,12 @@ from typing import Final
 
 from cryptography import x509
 
-from holdfast.wire.cmp import der, oids
-from holdfast.wire.cmp.crmf import Template, as_csr, read_template
-from holdfast.wire.cmp.der import Cursor
-from holdfast.wire.cmp.message import Algorithm, Info, read_algorithm, read_infos, reading
+from holdfast.wire import algorithm_oids, der
+from holdfast.wire.cmp import oids
+from holdfast.wire.cmp.message import reading
+from holdfast.wire.crmf import Template, as_csr, read_template
+from holdfast.wire.der import Cursor
+from holdfast.wire.identified import Algorithm, Info, read_algorithm, read_infos
 from holdfast.wire.model import CsrTemplate, KeyAlgorithm
 
 MAX_WISHES: Final = 64
@@ -20,7 +22,7 @@ _TEXT: Final[Mapping[int, str]] = MappingProxyType(
     {0x0C: "utf-8", 0x13: "ascii", 0x14: "latin-1", 0x16: "ascii", 0x1E: "utf-16-be", 0x1C: "utf-32-be"}
 )
 _CURVES: Final[Mapping[str, KeyAlgorithm]] = MappingProxyType(
-    {oids.P256: KeyAlgorithm.P256, oids.P384: KeyAlgorithm.P384}
+    {algorithm_oids.P256: KeyAlgorithm.P256, algorithm_oids.P384: KeyAlgorithm.P384}
 )
 _SIZES: Final[Mapping[int, KeyAlgorithm]] = MappingProxyType(
     {2048: KeyAlgorithm.RSA2048, 3072: KeyAlgorithm.RSA3072}
@@ -59,7 +61,7 @@ def _key(controls: tuple[Info, ...]) -> tuple[KeyAlgorithm | None, tuple[str, ..
             found = _SIZES.get(Cursor(control.value).integer())
         elif control.oid == oids.ALG_ID:
             algorithm = read_algorithm(Cursor(control.value))
-            if algorithm.oid == oids.EC and algorithm.parameters:
+            if algorithm.oid == algorithm_oids.EC and algorithm.parameters:
                 found = _CURVES.get(Cursor(algorithm.parameters).oid())
         if found is not None:
             return found, tuple(unknown)
@@ -139,7 +141,7 @@ def encode_wishes(wishes: CsrTemplate) -> bytes:
     controls = []
     for curve, algorithm in _CURVES.items():
         if wishes.key is algorithm:
-            controls.append(Info(oids.ALG_ID, Algorithm(oids.EC, der.oid(curve)).encode()))
+            controls.append(Info(oids.ALG_ID, Algorithm(algorithm_oids.EC, der.oid(curve)).encode()))
     for size, algorithm in _SIZES.items():
         if wishes.key is algorithm:
             controls.append(Info(oids.RSA_KEY_LEN, der.integer(size)))

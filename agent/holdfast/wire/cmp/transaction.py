@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
-from holdfast.wire.cmp import bodies, der, oids, paths
+from holdfast.wire import der
+from holdfast.wire.cmp import bodies, oids, paths
 from holdfast.wire.cmp.bodies import WHOLE_MESSAGE, ErrorContent, Failure, Status, StatusInfo
-from holdfast.wire.cmp.message import NULL_DN, Body, Header, Info, Message, encode
+from holdfast.wire.cmp.message import Body, Header, Message, encode
 from holdfast.wire.cmp.protection import Protector, Verifier, same_name
 from holdfast.wire.errors import HoldfastError, LocalProtocolError, RemoteProtocolError, TrustError
+from holdfast.wire.identified import NULL_DN, Info
 from holdfast.wire.model import ClockState, Exchange, HttpResponse, Moment, RandomBytes, Rejected
 
 NONCE: Final = 16

@@ -1,4 +1,4 @@
-"""Signature algorithms of CMP messages (RFC 9481 §3), and ML-DSA where the library has it (RFC 9881).
+"""Signatures whose algorithm an identifier names (RFC 9481 §3), with ML-DSA where it can be had (RFC 9881).
 
 Made: ECDSA and RSASSA-PKCS1-v1_5, as everywhere in Holdfast. Accepted besides: ML-DSA, so that a CA may move
 on before devices can.
@@ -11,15 +11,16 @@ from types import MappingProxyType
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from holdfast.wire import algorithm_oids as oids
+from holdfast.wire import der
 from holdfast.wire.algorithms import ML_DSA, Digest, accepted_key, digest_for, verify
 from holdfast.wire.certificates import LIBRARY_ERRORS
-from holdfast.wire.cmp import der, oids
-from holdfast.wire.cmp.message import Algorithm
 from holdfast.wire.errors import TrustError
+from holdfast.wire.identified import Algorithm
 from holdfast.wire.model import SigningKey
 
 _RSA: Final[Mapping[str, type[Digest]]] = MappingProxyType(
@@ -83,21 +84,6 @@ def _verify_ml_dsa(
         key.verify(signature, data)
     except (InvalidSignature, *LIBRARY_ERRORS) as error:
         raise TrustError("signature.invalid", "the signature does not fit the key and the data") from error
-
-
-def certificate_hash(certificate: x509.Certificate) -> tuple[Digest, Algorithm | None]:
-    """The hash that certConf carries: that of the certificate's signature (RFC 9810 §5.3.18).
-
-    Where the signature has none of its own (EdDSA, ML-DSA), or one that is not made here, SHA-256 is named in
-    hashAlg, which needs pvno 3.
-    """
-    try:
-        digest = certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        digest = None
-    if isinstance(digest, Digest):
-        return digest, None
-    return hashes.SHA256(), Algorithm(oids.SHA256)
 
 
 def hash_of(data: bytes, digest: Digest) -> bytes:

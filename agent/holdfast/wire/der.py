@@ -1,14 +1,17 @@
 """DER by cursor: values are read in order, and the octets that a signature covers stay as they came.
 
-CMP is full of choices inside explicit tags, and a protection covers octets as they were sent. So this
-reads tags one after the other, hands out slices of the original, and never builds a tree.
+CMP and CMC are full of choices inside tags, and a protection covers octets as they were sent. So this reads
+tags one after the other, hands out slices of the original, and never builds a tree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final
+
+from holdfast.wire.errors import RemoteProtocolError
 
 BOOLEAN: Final = 0x01
 INTEGER: Final = 0x02
@@ -93,6 +96,15 @@ def named_bits(*numbers: int) -> bytes:
     value = sum(1 << (size * 8 - 1 - number) for number in set(numbers))
     unused = (value & -value).bit_length() - 1
     return tlv(BIT_STRING, bytes((unused,)), value.to_bytes(size, "big"))
+
+
+@contextmanager
+def reading(what: str, code: str, clause: str) -> Iterator[None]:
+    """Name what could not be read. Raises RemoteProtocolError *code* where ValueError was raised inside."""
+    try:
+        yield
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise RemoteProtocolError(code, f"{what}: {error}"[:300], clause=clause) from error
 
 
 class Cursor:

@@ -7,28 +7,22 @@ extensions go into the template as they stand there, and the key signs anew (RFC
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from asn1crypto import csr as asn1_csr
 from cryptography import x509
 
+from holdfast.wire import der
 from holdfast.wire.algorithms import sign_data
 from holdfast.wire.certificates import LIBRARY_ERRORS
-from holdfast.wire.cmp import der, oids
-from holdfast.wire.cmp.algorithms import signature_algorithm
-from holdfast.wire.cmp.der import Cursor
-from holdfast.wire.cmp.message import Algorithm, Info, named, read_algorithm, read_infos, reading
-from holdfast.wire.errors import LocalProtocolError
+from holdfast.wire.der import Cursor, reading
+from holdfast.wire.identified import Algorithm, Info, read_algorithm, read_infos
+from holdfast.wire.message_signatures import signature_algorithm
 from holdfast.wire.model import SigningKey
 from holdfast.wire.oids import EXTENSION_REQUEST
 
-REQUEST_ID: Final = 0
-"""The certReqId of ir, cr and kur (RFC 9483 §4.1.1)."""
-
-P10_REQUEST_ID: Final = -1
-"""The certReqId in answers to p10cr (RFC 9483 §4.1.4)."""
+CLAUSE: Final = "RFC 4211 §3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +105,13 @@ class CertRequest:
 
 
 def read_requests(content: bytes) -> tuple[CertRequest, ...]:
-    """The content of ir, cr and kur."""
-    with reading("CertReqMessages"):
-        return tuple(_request(each.inside()) for each in der.read_one(content).each())
+    """CertReqMessages. Raises RemoteProtocolError ``crmf.syntax``."""
+    with reading("CertReqMessages", "crmf.syntax", CLAUSE):
+        return tuple(read_request(each.inside()) for each in der.read_one(content).each())
 
 
-def _request(cursor: Cursor) -> CertRequest:
+def read_request(cursor: Cursor) -> CertRequest:
+    """The members of one CertReqMsg. Raises ValueError."""
     signed = cursor.any()
     inner = der.read_one(signed)
     request_id, template = inner.integer(), read_template(inner)
@@ -146,26 +141,6 @@ def _proof(cursor: Cursor) -> tuple[Algorithm, bytes]:
     return algorithm, signature
 
 
-def request_message(csr: bytes, key: SigningKey, *, replaces: x509.Certificate | None = None) -> bytes:
-    """The content of ir, cr and, with the certificate that it *replaces*, kur.
-
-    *csr* is a DER PKCS#10 that was parsed before; *key* signs the proof of possession. Raises
-    LocalProtocolError ``cmp.no-subject`` for a request that names nothing.
-    """
-    wanted = template_of(csr)
-    if not wanted.extensions and not Cursor(wanted.subject).take(der.SEQUENCE):
-        detail = "neither a subject nor an alternative name is asked for"
-        raise LocalProtocolError("cmp.no-subject", detail, clause="RFC 9483 §4.1.1")
-    parts = [der.integer(REQUEST_ID), wanted.encode()]
-    if replaces is not None:
-        old = der.sequence(named(replaces.issuer), der.integer(replaces.serial_number))
-        parts.append(der.sequence(Info(oids.OLD_CERT_ID, old).encode()))
-    signed = der.sequence(*parts)
-    algorithm, digest = signature_algorithm(key)
-    proof = der.explicit(1, algorithm.encode(), der.bits(sign_data(key, signed, digest)))
-    return der.sequence(der.sequence(signed, proof))
-
-
 def template_of(csr: bytes) -> Template:
     """What a PKCS#10 asks for, in the octets that it uses."""
     info = asn1_csr.CertificationRequest.load(csr)["certification_request_info"]
@@ -183,7 +158,7 @@ def template_of(csr: bytes) -> Template:
 def as_csr(template: Template) -> x509.CertificateSigningRequest:
     """What *template* asks for, as a PKCS#10 whose signature nobody made: only to be read.
 
-    Raises RemoteProtocolError ``cmp.syntax``.
+    Raises RemoteProtocolError ``crmf.syntax``.
     """
     attributes = der.sequence(der.oid(EXTENSION_REQUEST), der.tlv(der.SET, template.extensions))
     info = der.sequence(
@@ -193,7 +168,7 @@ def as_csr(template: Template) -> x509.CertificateSigningRequest:
         der.explicit(0, attributes if template.extensions else b""),
     )
     algorithm = der.sequence(der.oid("1.3.101.112"))
-    with reading("CertTemplate"):
+    with reading("CertTemplate", "crmf.syntax", CLAUSE):
         try:
             with warnings.catch_warnings():  # what the library warns of is a peer's to answer for
                 warnings.simplefilter("ignore")
@@ -204,62 +179,12 @@ def as_csr(template: Template) -> x509.CertificateSigningRequest:
     return found
 
 
-def revocation_request(certificate: x509.Certificate, reason: int) -> bytes:
-    """The content of rr: one certificate, exactly one reason (RFC 9483 §4.2)."""
-    template = Template(serial_number=certificate.serial_number, issuer=certificate.issuer.public_bytes())
-    value = der.octets(der.tlv(0x0A, bytes((reason,))))
-    details = der.sequence(der.sequence(der.oid(oids.CRL_REASON), value))
-    return der.sequence(der.sequence(template.encode(), details))
-
-
-@dataclass(frozen=True, slots=True)
-class RevocationDetails:
-    """One RevDetails. ``reasons`` are the CRL reasons that were given: one is right."""
-
-    template: Template
-    reasons: tuple[int, ...]
-
-
-def read_revocations(content: bytes) -> tuple[RevocationDetails, ...]:
-    """The content of rr."""
-    with reading("RevReqContent"):
-        found = []
-        for each in der.read_one(content).each():
-            inner = each.inside()
-            template = read_template(inner)
-            reasons = _reasons(inner.inside()) if inner.more else ()
-            inner.close()
-            found.append(RevocationDetails(template, reasons))
-        return tuple(found)
-
-
-def _reasons(extensions: Cursor) -> tuple[int, ...]:
-    found = []
-    for each in extensions.each():
-        inner = each.inside()
-        oid = inner.oid()
-        if inner.peek() == der.BOOLEAN:
-            inner.any()
-        value = Cursor(inner.octets())
-        inner.close()
-        if oid == oids.CRL_REASON:
-            content = value.take(0x0A)
-            value.close()
-            if len(content) != 1:
-                raise ValueError("an impossible CRLReason")
-            found.append(content[0])
-    return tuple(found)
-
-
-def read_certificate_id(value: bytes) -> tuple[bytes, int]:
-    """A CertId: the issuer as GeneralName, and the serial number."""
-    with reading("CertId"):
-        cursor = der.read_one(value)
-        issuer, serial = cursor.any(), cursor.integer()
-        cursor.close()
-        return issuer, serial
-
-
-def texts(values: Sequence[str]) -> bytes:
-    """SEQUENCE OF UTF8String."""
-    return der.sequence(*map(der.text, values))
+def request(number: int, template: Template, key: SigningKey, *, controls: tuple[Info, ...] = ()) -> bytes:
+    """One CertReqMsg; *key*, whose public part stands in *template*, signs the proof of possession."""
+    parts = [der.integer(number), template.encode()]
+    if controls:
+        parts.append(der.sequence(*(c.encode() for c in controls)))
+    signed = der.sequence(*parts)
+    algorithm, digest = signature_algorithm(key)
+    proof = der.explicit(1, algorithm.encode(), der.bits(sign_data(key, signed, digest)))
+    return der.sequence(signed, proof)
