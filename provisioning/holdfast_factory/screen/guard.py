@@ -1,7 +1,7 @@
 """What every request must pass: the right host, a session, and for each change a form that we gave out.
 
-Bound to loopback the page is still reachable by every web site that a browser on that machine opens: hence the
-Host check (DNS rebinding), SameSite=Strict cookies, and a token in each form.
+Bound to loopback the page is still reachable by every web site that a browser on that machine opens: hence
+the Host check (DNS rebinding), SameSite=Strict cookies, and a token in each form.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ async def session(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def changes(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A POST comes from our own page: its Origin says so, if the browser tells it, and the session's token."""
+    """A POST comes from our own page: its Origin says so, if it is told, and the session's token."""
     if request.method == "POST":
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
