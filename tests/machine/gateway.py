@@ -1,4 +1,4 @@
-"""A virtual gateway: QEMU, the software TPM behind its kernel's driver, its journal as it is written, a shell.
+"""A virtual gateway: QEMU, the software TPM behind its kernel driver, its journal as it is written, a shell.
 
 Nothing here sleeps: the guest's journal comes over a virtio port, and who waits, waits for an entry of it.
 """
