@@ -44,6 +44,10 @@ format: $(READY) ## Put the sources into the one format
 peers: ## Install the independent EST peers outside the repository
 	@scripts/peers.sh
 
+.PHONY: peers-dogtag
+peers-dogtag: ## Install Dogtag CA, a judge of CMC that CI does without (as root)
+	@scripts/peers-dogtag.sh
+
 interop: $(READY) peers ## Run the tests against independent peers
 	@$(PY) -m pytest -m interop
 
