@@ -283,8 +283,8 @@ class CmcProtocol:
             raise RemoteProtocolError("cmc.no-certificate", detail, clause="RFC 10002 §4.2")
         names = self.initial_names if req.purpose is Purpose.INITIAL else self.renewal_names
         terms = Terms("cmc", "RFC 10002 §4.2", "RFC 10002 §6.3.3", self.limits.issued_certificates)
-        issued = accept_issued(certificates, req, asked, names, now, terms=terms)
         told = None if reply is None else published(reply, now, sha1=Legacy.SHA1 in self.legacy)
+        issued = accept_issued(certificates, req, asked, names, now, terms=terms)
         return issued if told is None else replace(issued, anchors=told.anchors)
 
     def _hold(
