@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 packages=(
     swtpm swtpm-tools 'libtss2-tcti-swtpm0t64|libtss2-tcti-swtpm0' libtss2-dev gcc libc6-dev pkg-config
     openssl gnutls-bin tpm2-tools curl strace iproute2 ca-certificates mandoc zsh fish
-    softhsm2 opensc libengine-pkcs11-openssl
+    softhsm2 opensc libengine-pkcs11-openssl postgresql
     libtpm2-pkcs11-1 libtpm2-pkcs11-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon
     zbar-tools
 )

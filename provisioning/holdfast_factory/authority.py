@@ -1,8 +1,9 @@
 """The manufacturer's PKI: a root, the CA that issues IDevIDs, and the MASA's voucher signer.
 
-Keys are software keys in PEM files of mode 0600; a real line would put them into an HSM. The directory
-holds ``manufacturer-root.pem``, ``idevid-ca.pem``, ``masa.pem``, each with its ``-key.pem``, and
-``factory.json``, which is written last: without it the directory is an unfinished start and made anew.
+Keys are software keys in PEM files of mode 0600, or, for root and issuing CA, in an HSM. The directory
+holds ``manufacturer-root.pem``, ``idevid-ca.pem``, ``masa.pem``, each with its ``-key.pem`` unless that is in
+the HSM, and ``factory.json``, which is written last: without it the directory is an unfinished start and made
+anew.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ipaddress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from cryptography import x509
@@ -27,7 +28,10 @@ NEVER_EXPIRES: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # 802.1AR
 ORGANIZATION: Final = "Holdfast Example Works"
 MODEL: Final = "Gateway"
 _MASA_LIFE: Final = timedelta(days=3650)
-_SETTINGS: Final = "factory.json"
+ROOT: Final = "manufacturer-root"
+IDEVID_CA: Final = "idevid-ca"
+MASA: Final = "masa"
+SETTINGS: Final = "factory.json"
 _SETTINGS_LIMIT: Final = 64 * 1024
 
 
@@ -78,13 +82,45 @@ class Factory:
     masa: Authority
 
 
-def init_factory(directory: Path, product: Product, now: datetime) -> Factory:
+class KeyHome(Protocol):
+    """Where the CA keys of a factory live."""
+
+    def make(self, name: str) -> ec.EllipticCurvePrivateKey:
+        """A new P-256 key called *name*, which takes the place of one that an unfinished start left."""
+        ...
+
+    def load(self, name: str) -> ec.EllipticCurvePrivateKey:
+        """The key called *name*."""
+        ...
+
+
+class PemKeys:
+    """Keys in the factory's directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def make(self, name: str) -> ec.EllipticCurvePrivateKey:
+        key = ec.generate_private_key(ec.SECP256R1())
+        write_file(self._directory / f"{name}-key.pem", _key_pem(key), private=True)
+        return key
+
+    def load(self, name: str) -> ec.EllipticCurvePrivateKey:
+        """Raises OSError, ValueError."""
+        key = serialization.load_pem_private_key((self._directory / f"{name}-key.pem").read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError(f"{name}-key.pem is no EC key")
+        return key
+
+
+def init_factory(directory: Path, product: Product, now: datetime, ca_keys: KeyHome | None = None) -> Factory:
     """Make the manufacturer's PKI in *directory*, or open the one that is there.
 
-    Raises :class:`~holdfast.wire.errors.ConfigError` if it is there for another product.
+    *ca_keys*: where root and issuing CA have their keys, if not in the directory. Raises
+    :class:`~holdfast.wire.errors.ConfigError` if it is there for another product.
     """
-    if (directory / _SETTINGS).exists():
-        factory = open_factory(directory)
+    if (directory / SETTINGS).exists():
+        factory = open_factory(directory, ca_keys)
         if factory.product != product:
             raise ConfigError(
                 "factory.other-product",
@@ -92,38 +128,49 @@ def init_factory(directory: Path, product: Product, now: datetime) -> Factory:
             )
         return factory
     make_private_directory(directory)
-    root = _issue(None, "Manufacturer Root", product, now, NEVER_EXPIRES, path_length=1)
-    idevid_ca = _issue(root, "IDevID Issuing CA", product, now, NEVER_EXPIRES, path_length=0)
-    masa = _issue(root, "MASA Voucher Signer", product, now, now + _MASA_LIFE, path_length=None)
-    for name, authority in (("manufacturer-root", root), ("idevid-ca", idevid_ca), ("masa", masa)):
-        write_file(directory / f"{name}-key.pem", _key_pem(authority.key), private=True)
+    here = PemKeys(directory)
+    keys = ca_keys or here
+    root_key, ca_key, masa_key = keys.make(ROOT), keys.make(IDEVID_CA), here.make(MASA)
+    root = _issue(None, "Manufacturer Root", product, now, NEVER_EXPIRES, key=root_key, path_length=1)
+    idevid_ca = _issue(root, "IDevID Issuing CA", product, now, NEVER_EXPIRES, key=ca_key, path_length=0)
+    masa = _issue(root, "MASA Voucher Signer", product, now, now + _MASA_LIFE, key=masa_key, path_length=None)
+    for name, authority in ((ROOT, root), (IDEVID_CA, idevid_ca), (MASA, masa)):
         write_file(directory / f"{name}.pem", authority.certificate.public_bytes(serialization.Encoding.PEM))
-    write_file(directory / _SETTINGS, msgspec.json.encode(asdict(product)) + b"\n")
+    write_file(directory / SETTINGS, msgspec.json.encode(asdict(product)) + b"\n")
     return Factory(directory, product, root, idevid_ca, masa)
 
 
-def open_factory(directory: Path) -> Factory:
+def open_factory(directory: Path, ca_keys: KeyHome | None = None) -> Factory:
     """Open the factory in *directory*, checking that keys, certificates and chain belong together.
 
-    Raises :class:`~holdfast.wire.errors.ConfigError` if there is none, and
-    :class:`~holdfast.wire.errors.StateCorrupt` if it is damaged.
+    *ca_keys* as for :func:`init_factory`. Raises :class:`~holdfast.wire.errors.ConfigError` if there is
+    none, and :class:`~holdfast.wire.errors.StateCorrupt` if it is damaged.
     """
-    settings = directory / _SETTINGS
+    product = read_product(directory)
+    here = PemKeys(directory)
+    try:
+        root = _load(directory, ROOT, ca_keys or here)
+        idevid_ca = _load(directory, IDEVID_CA, ca_keys or here)
+        masa = _load(directory, MASA, here)
+        for authority in (root, idevid_ca, masa):
+            authority.certificate.verify_directly_issued_by(root.certificate)
+    except (OSError, ValueError, TypeError, InvalidSignature) as error:
+        raise StateCorrupt("factory.corrupt", f"{directory}: {error or type(error).__name__}") from error
+    return Factory(directory, product, root, idevid_ca, masa)
+
+
+def read_product(directory: Path) -> Product:
+    """What the factory in *directory* makes. Raises ConfigError if there is none, and StateCorrupt."""
+    settings = directory / SETTINGS
     if not settings.exists():
         raise ConfigError(
             "factory.missing", f"{directory} holds no factory: run holdfast-factory init {directory}"
         )
     try:
         with settings.open("rb") as file:
-            product = msgspec.json.decode(file.read(_SETTINGS_LIMIT), type=Product)
-        root, idevid_ca, masa = (
-            _load(directory, name) for name in ("manufacturer-root", "idevid-ca", "masa")
-        )
-        for authority in (root, idevid_ca, masa):
-            authority.certificate.verify_directly_issued_by(root.certificate)
-    except (msgspec.MsgspecError, OSError, ValueError, TypeError, InvalidSignature) as error:
-        raise StateCorrupt("factory.corrupt", f"{directory}: {error or type(error).__name__}") from error
-    return Factory(directory, product, root, idevid_ca, masa)
+            return msgspec.json.decode(file.read(_SETTINGS_LIMIT), type=Product)
+    except (msgspec.MsgspecError, OSError) as error:
+        raise StateCorrupt("factory.corrupt", f"{directory}: {error}") from error
 
 
 def _issue(
@@ -133,10 +180,10 @@ def _issue(
     start: datetime,
     end: datetime,
     *,
+    key: ec.EllipticCurvePrivateKey,
     path_length: int | None,
 ) -> Authority:
-    """A new P-256 key with its certificate; a CA if *path_length* is given, self-signed without *issuer*."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    """A certificate for *key*; a CA's if *path_length* is given, self-signed without *issuer*."""
     subject = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, product.organization),
@@ -163,17 +210,20 @@ def _issue(
     return Authority(certificate, key)
 
 
-def make_authority(factory: Factory, name: str, title: str, start: datetime, end: datetime) -> None:
-    """Another CA below the factory's root: ``<name>.pem`` and ``<name>-key.pem`` in its directory."""
-    made = _issue(factory.root, title, factory.product, start, end, path_length=0)
-    write_file(factory.directory / f"{name}-key.pem", _key_pem(made.key), private=True)
+def make_authority(
+    factory: Factory, name: str, title: str, start: datetime, end: datetime, *, ca: bool = True
+) -> None:
+    """Another CA below the factory's root, or a signer of documents: ``<name>.pem`` and ``<name>-key.pem`` in
+    its directory."""
+    key = PemKeys(factory.directory).make(name)
+    made = _issue(factory.root, title, factory.product, start, end, key=key, path_length=0 if ca else None)
     write_file(factory.directory / f"{name}.pem", made.certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def load_authority(directory: Path, name: str) -> Authority:
     """What :func:`make_authority` wrote. Raises StateCorrupt."""
     try:
-        return _load(directory, name)
+        return _load(directory, name, PemKeys(directory))
     except (OSError, ValueError, TypeError) as error:
         raise StateCorrupt("factory.corrupt", f"{directory / name}: {error}") from error
 
@@ -235,9 +285,9 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _load(directory: Path, name: str) -> Authority:
+def _load(directory: Path, name: str, keys: KeyHome) -> Authority:
     certificate = x509.load_pem_x509_certificate((directory / f"{name}.pem").read_bytes())
-    key = serialization.load_pem_private_key((directory / f"{name}-key.pem").read_bytes(), None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+    key = keys.load(name)
+    if key.public_key() != certificate.public_key():
         raise ValueError(f"{name}-key.pem is not the key of {name}.pem")
     return Authority(certificate, key)

@@ -1,4 +1,4 @@
-"""``holdfast-factory``: set up a manufacturer, make devices."""
+"""``holdfast-factory``: set up a manufacturer, make devices, run a line of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from holdfast.keys.pkcs11_uri import parse
 from holdfast.wire.errors import ConfigError, HoldfastError
 from holdfast_factory.authority import MODEL, ORGANIZATION, Factory, Product, init_factory, open_factory
 from holdfast_factory.ek import EK_AUTHORITY
+from holdfast_factory.line import commands as line
 from holdfast_factory.swtpm import Swtpm
 
 if TYPE_CHECKING:
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 refused or failed (one line on standard error says why), 2 wrong usage."""
+    """Exit status: 0 done, 1 refused or failed (standard error, or the unit's line, says why), 2 wrong
+    usage."""
     options = _parser().parse_args(arguments)
     try:
+        if act := getattr(options, "act", ""):
+            return _line(act, options)
         if options.command == "init":
             _init(options)
         elif options.command == "attestation-ca":
@@ -40,6 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"holdfast-factory: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _line(act: str, options: argparse.Namespace) -> int:
+    try:
+        from holdfast_factory.line.acts import ACTS  # noqa: PLC0415 (init needs no database library)
+    except ImportError as error:
+        raise ConfigError("factory.extra", f"install holdfast[factory]: {error}") from error
+    return ACTS[act](options)
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -141,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--serial", required=True)
     make.add_argument("--out", required=True, metavar="DIR", type=Path, help="what ships with the device")
     make.add_argument("--json", action="store_true")
+    line.add(commands)
     attest = commands.add_parser("attestation-ca", help="certify attestation keys of TPMs until stopped")
     attest.add_argument("--factory", required=True, metavar="DIR", type=Path)
     attest.add_argument(

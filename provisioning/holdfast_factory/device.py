@@ -143,7 +143,7 @@ def _issue(factory: Factory, chip: Chip, serial: str, now: datetime) -> x509.Cer
     """Prove the key, issue, enter into the ledger, write to NV: no power cut leaves a gap."""
     signer = chip.signer(IDEVID_HANDLE)
     with chip.using("signing the certificate request"):
-        request = csr.build(signer, idevid.subject(factory, serial))
+        request = csr.build(signer, idevid.subject(factory.product, serial))
     certificate = idevid.issue(factory, request, serial, now)
     ledger.append(factory.directory, certificate, serial, now, ek_certificate=chip.ek_certificate() or b"")
     chip.write_nv(IDEVID_NV, certificate.public_bytes(Encoding.DER))

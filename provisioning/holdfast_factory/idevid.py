@@ -7,11 +7,12 @@ from datetime import datetime
 from asn1crypto import core
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
 from holdfast.wire import csr, oids
 from holdfast.wire.errors import ConfigError
-from holdfast_factory.authority import NEVER_EXPIRES, Factory, key_usage
+from holdfast_factory.authority import NEVER_EXPIRES, Factory, Product, key_usage
 
 _PRINTABLE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 '()+,-./:=?")
 
@@ -30,12 +31,12 @@ def check_serial(serial: str) -> None:
         )
 
 
-def subject(factory: Factory, serial: str) -> x509.Name:
+def subject(product: Product, serial: str) -> x509.Name:
     """The IDevID's subject: organization, model, and the serial number that vouchers name."""
     return x509.Name(
         [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, factory.product.organization),
-            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, factory.product.model),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, product.organization),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, product.model),
             x509.NameAttribute(NameOID.SERIAL_NUMBER, serial),
         ]
     )
@@ -47,26 +48,56 @@ def issue(factory: Factory, request: bytes, serial: str, now: datetime) -> x509.
     Only the key is taken from the request: the factory alone says what a device is called. Raises the
     errors of :func:`holdfast.wire.csr.parse` if the request does not prove the key.
     """
-    check_serial(serial)
     public = csr.parse(request).public_key()
-    product = factory.product
     issuer = factory.idevid_ca
+    unsigned = profile(
+        factory.product,
+        issuer.certificate,
+        public,
+        serial,
+        number=x509.random_serial_number(),
+        not_before=now,
+    )
+    return unsigned.sign(issuer.key, hashes.SHA256())
+
+
+def profile(
+    product: Product,
+    issuer: x509.Certificate,
+    public: CertificatePublicKeyTypes,
+    serial: str,
+    *,
+    number: int,
+    not_before: datetime,
+    attests: bool = False,
+) -> x509.CertificateBuilder:
+    """All that an IDevID certificate says (IEEE 802.1AR-2018 §8); *number* is its own serial number.
+
+    *attests*: an IAK's certificate, which says the same of the device and has the usage of attestation keys
+    (TCG, TPM 2.0 Keys for Device Identity and Attestation §8). Raises ConfigError (serial).
+    """
+    check_serial(serial)
     module = _HardwareModuleName({"hw_type": product.hardware_type, "hw_serial_num": serial.encode()})
     name = x509.OtherName(x509.ObjectIdentifier(oids.HARDWARE_MODULE_NAME), module.dump())
-    issuer_key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
-    masa = core.IA5String(product.masa_url).dump()
-    return (
+    key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    issuer_key_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id)
+    unsigned = (
         x509.CertificateBuilder()
-        .subject_name(subject(factory, serial))
-        .issuer_name(issuer.certificate.subject)
+        .subject_name(subject(product, serial))
+        .issuer_name(issuer.subject)
         .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
+        .serial_number(number)
+        .not_valid_before(not_before)
         .not_valid_after(NEVER_EXPIRES)
         .add_extension(key_usage(ca=False), critical=True)
         .add_extension(x509.SubjectAlternativeName([name]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(issuer_key_id, critical=False)
-        .add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(oids.MASA_URL), masa), critical=False)
-        .sign(issuer.key, hashes.SHA256())
+    )
+    if attests:
+        usage = x509.ExtendedKeyUsage([x509.ObjectIdentifier(oids.TCG_AIK_CERTIFICATE)])
+        return unsigned.add_extension(usage, critical=False)
+    masa = core.IA5String(product.masa_url).dump()
+    return unsigned.add_extension(
+        x509.UnrecognizedExtension(x509.ObjectIdentifier(oids.MASA_URL), masa), critical=False
     )

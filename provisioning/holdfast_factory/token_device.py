@@ -123,7 +123,9 @@ def _issue(factory: Factory, place: TokenPlace, serial: str, now: datetime) -> x
                 "factory.serial-used",
                 f"{serial!r} was given to other hardware on {other.at:%Y-%m-%d}: see {ledger.LEDGER}",
             )
-        certificate = idevid.issue(factory, csr.build(signer, idevid.subject(factory, serial)), serial, now)
+        certificate = idevid.issue(
+            factory, csr.build(signer, idevid.subject(factory.product, serial)), serial, now
+        )
     ledger.append(factory.directory, certificate, serial, now)
     session = _session(factory, place)
     try:

@@ -359,7 +359,9 @@ def test_no_certificate_is_issued_for_an_unusable_serial(
 
 
 def test_a_request_that_does_not_prove_its_key_gets_no_certificate(factory: Factory, now: datetime) -> None:
-    request = bytearray(csr.build(ec.generate_private_key(ec.SECP256R1()), idevid.subject(factory, SERIAL)))
+    request = bytearray(
+        csr.build(ec.generate_private_key(ec.SECP256R1()), idevid.subject(factory.product, SERIAL))
+    )
     request[-1] ^= 1
     with pytest.raises(TrustError) as caught:
         idevid.issue(factory, bytes(request), SERIAL, now)
@@ -390,12 +392,12 @@ def factory_once(tmp_path_factory: pytest.TempPathFactory) -> Factory:
 
 @pytest.fixture(scope="module")
 def request_once(factory_once: Factory) -> bytes:
-    return csr.build(ec.generate_private_key(ec.SECP256R1()), idevid.subject(factory_once, SERIAL))
+    return csr.build(ec.generate_private_key(ec.SECP256R1()), idevid.subject(factory_once.product, SERIAL))
 
 
 def test_the_factory_names_the_device_not_the_request(factory: Factory, now: datetime) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    request = csr.build(key, idevid.subject(factory, "GW-9999"), san=[x509.DNSName("evil.example")])
+    request = csr.build(key, idevid.subject(factory.product, "GW-9999"), san=[x509.DNSName("evil.example")])
     certificate = idevid.issue(factory, request, SERIAL, now)
     assert reading.serial_number(certificate) == SERIAL
     assert b"evil.example" not in certificate.public_bytes(Encoding.DER)
@@ -406,7 +408,7 @@ def test_the_factory_names_the_device_not_the_request(factory: Factory, now: dat
 
 def _other_leaf(factory: Factory, now: datetime, serial: str = SERIAL) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
-    request = csr.build(key, idevid.subject(factory, serial))
+    request = csr.build(key, idevid.subject(factory.product, serial))
     return idevid.issue(factory, request, serial, now).public_bytes(Encoding.DER)
 
 
