@@ -29,7 +29,7 @@ demo: $(READY) ## First boot, mutual TLS and renewal (JSON=1: one JSON object; K
 	@$(PY) -m demo --keys $(KEYS) --protocol $(PROTOCOL) $(if $(filter 1,$(JSON)),--json)
 
 test: $(READY) ## Run the tests that need no foreign peer
-	@$(PY) -m pytest -m "not interop" $(PYTEST_ARGS)
+	@$(PY) -m pytest -m "not interop and not machine" $(PYTEST_ARGS)
 
 lint: $(READY) ## Check style, types and import floors
 	@.venv/bin/ruff check .
@@ -43,6 +43,10 @@ format: $(READY) ## Put the sources into the one format
 
 peers: ## Install the independent EST peers outside the repository
 	@scripts/peers.sh
+
+.PHONY: peers-dogtag
+peers-dogtag: ## Install Dogtag CA, a judge of CMC that CI does without (as root)
+	@scripts/peers-dogtag.sh
 
 interop: $(READY) peers ## Run the tests against independent peers
 	@$(PY) -m pytest -m interop
@@ -75,6 +79,13 @@ proof-daemon: $(READY) ## Prove the service under a real systemd (FULL=1: a minu
 proof-life: $(READY) ## Prove ten unattended years: every figure, then one JSON line (FULL=1: all seeds)
 	@FULL=$(FULL) $(PY) -m proofs.life
 
+.PHONY: machine-test proof-machine
+machine-test: $(READY) ## Boot a virtual gateway with a TPM for the first time, and make its life hard (root; FULL=1: all of it)
+	@FULL=$(FULL) $(PY) -m pytest -m machine tests/machine
+
+proof-machine: $(READY) ## Prove it on a machine of its own: every figure, then one JSON line (root; FULL=1: all of it)
+	@FULL=$(FULL) $(PY) -m proofs.machine_boot
+
 docs: $(READY) ## Write the documents that are generated from the code
 	@$(PY) -c 'from holdfast.life.diagram import document; print(document(), end="")' > docs/life.md
 	@$(PY) -m holdfast.cli.manual docs
@@ -85,7 +96,7 @@ fuzz: $(READY) ## Run the property tests with FUZZ_EXAMPLES examples each
 
 coverage: $(READY) ## Run the tests and show the lines that none of them reached
 	@.venv/bin/coverage erase
-	@.venv/bin/coverage run -m pytest -q -m "not interop"
+	@.venv/bin/coverage run -m pytest -q -m "not interop and not machine"
 	@.venv/bin/coverage combine --quiet
 	@.venv/bin/coverage report
 

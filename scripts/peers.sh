@@ -12,6 +12,8 @@
 #   bin/step-ca   Smallstep's CA, for SCEP and ACME
 #   bin/pebble    Let's Encrypt's test server for ACME; BIND and lego come from this host's Debian
 #   cmp-ra/              Siemens' CmpRaComponent from Maven Central, with a small server of ours around it
+#   cmc-bc/              BouncyCastle from Maven Central, with a small CMC server and client of ours made of it
+# Dogtag is apart: scripts/peers-dogtag.sh.
 # Running it again costs next to nothing. Each part is built beside its place and renamed into it,
 # so an interrupted run leaves no half of a peer behind.
 set -euo pipefail
@@ -30,6 +32,7 @@ smallstep_version=v0.30.2
 pebble=github.com/letsencrypt/pebble/v2
 pebble_version=v2.8.0
 cmp_ra_version=4.1.4
+bouncycastle_version=1.87
 
 cache="${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}/peers"
 
@@ -132,6 +135,19 @@ pebble_server() {
     rm -rf "$building"
 }
 
+# jars DIRECTORY GROUP ARTIFACT VERSION: the artifact and what it needs, from Maven Central.
+jars() {
+    need mvn maven || return 1
+    say "fetching $3 $4"
+    cat >"$1/pom.xml" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>holdfast.invalid</groupId><artifactId>peers</artifactId><version>1</version>
+<dependencies><dependency><groupId>$2</groupId><artifactId>$3</artifactId>
+<version>$4</version></dependency></dependencies></project>
+POM
+    mvn -q -B -f "$1/pom.xml" dependency:copy-dependencies "-DoutputDirectory=$1/lib" >&2
+}
+
 # Siemens' CmpRaComponent and what it needs, and our small server around it (tests/interop/CmpRa.java).
 cmp_ra() {
     local building="$cache/cmp-ra.building.$$" source
@@ -143,20 +159,32 @@ cmp_ra() {
     if [ -d "$cache/cmp-ra/lib" ]; then
         cp -r "$cache/cmp-ra/lib" "$building/lib"
     else
-        need mvn maven || return 0
-        say "fetching CmpRaComponent $cmp_ra_version"
-        cat >"$building/pom.xml" <<POM
-<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
-<groupId>holdfast.invalid</groupId><artifactId>peers</artifactId><version>1</version>
-<dependencies><dependency><groupId>com.siemens.pki</groupId><artifactId>CmpRaComponent</artifactId>
-<version>$cmp_ra_version</version></dependency></dependencies></project>
-POM
-        mvn -q -B -f "$building/pom.xml" dependency:copy-dependencies "-DoutputDirectory=$building/lib" >&2
+        jars "$building" com.siemens.pki CmpRaComponent "$cmp_ra_version" || return 0
     fi
     javac -nowarn -cp "$building/lib/*" -d "$building" "$source" >&2
     cp "$source" "$building/CmpRa.java"
     rm -rf "$cache/cmp-ra"
     mv -T "$building" "$cache/cmp-ra"
+}
+
+# BouncyCastle, and our CMC server and client made of it (tests/interop/cmc_bc).
+cmc_bc() {
+    local place="$cache/cmc-bc" building="$cache/cmc-bc.building.$$" source
+    source="$(dirname "$0")/../tests/interop/cmc_bc"
+    [ -s "$place/CmcServer.class" ] && [ -s "$place/lib/bcpkix-jdk18on-$bouncycastle_version.jar" ] &&
+        diff -rq "$source" "$place/source" >/dev/null && return
+    need javac default-jdk-headless || return 0
+    rm -rf "$building"
+    mkdir -p "$building"
+    if [ -s "$place/lib/bcpkix-jdk18on-$bouncycastle_version.jar" ]; then
+        cp -r "$place/lib" "$building/lib"
+    else
+        jars "$building" org.bouncycastle bcpkix-jdk18on "$bouncycastle_version" || return 0
+    fi
+    javac -nowarn -cp "$building/lib/*" -d "$building" "$source"/*.java >&2
+    cp -r "$source" "$building/source"
+    rm -rf "$place"
+    mv -T "$building" "$place"
 }
 
 package_version() { chroot "$cache/$suite" dpkg-query -W -f '${Version}' "$1" 2>/dev/null; }
@@ -195,6 +223,9 @@ versions() {
     if [ -s "$cache/cmp-ra/CmpRa.class" ]; then
         printf 'siemens-cmp-ra\t%s\n' "$cmp_ra_version"
     fi
+    if [ -s "$cache/cmc-bc/CmcServer.class" ]; then
+        printf 'bouncycastle\t%s\n' "$bouncycastle_version"
+    fi
 }
 
 if [ "${1:-}" = --where ]; then
@@ -215,5 +246,6 @@ PATH="$PATH:/usr/sbin" need named bind9 || true
 need nsupdate bind9-dnsutils || true
 need lego lego || true
 cmp_ra
+cmc_bc
 versions | tee "$cache/versions"
 all_there

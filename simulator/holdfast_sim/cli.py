@@ -25,6 +25,7 @@ from holdfast.wire.model import KeyAlgorithm
 
 from . import directory as pki
 from .acme.probe import look
+from .cmc_desk import CmcPolicy
 from .faults import Fault, load
 from .manufacturer import Manufacturer
 from .scep_authority import ScepPolicy
@@ -173,6 +174,7 @@ def _announcement(addresses: Addresses, place: Path, *, as_json: bool) -> str:
         "masa": addresses.masa_url,
         "application": "https://{}:{}/".format(*addresses.application),
         "acme": "https://{}:{}/acme/directory".format(*addresses.registrar),
+        "cmc": f"{addresses.plain_url}{CmcPolicy().path}",
         "scep": f"{addresses.plain_url}{ScepPolicy().path}",
         "directory": str(place),
         "anchors": str(place / pki.ANCHORS),

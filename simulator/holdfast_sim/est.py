@@ -40,7 +40,7 @@ def handle(world: World, plan: FaultPlan, request: HttpRequest, peer: Peer) -> H
             require_method(request, "POST")
             answer = enroll.handle(world, plan, name, request, peer)
             return ok(to_base64(answer), f"{CERTS_ONLY}; smime-type=certs-only", BASE64)
-        case "fullcmc" | "serverkeygen" as name:
+        case "serverkeygen" as name:
             raise Refused(501, f"{name} is not implemented here")
         case _:
             raise Refused(404, "no such EST operation or label")

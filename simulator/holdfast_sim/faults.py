@@ -19,6 +19,9 @@ SCEP_MESSAGE = "pkioperation"
 CMP_REQUESTS = frozenset({"cmp-ir", "cmp-cr", "cmp-p10cr", "cmp-kur"})
 CMP_OTHERS = frozenset({"cmp-genm", "cmp-rr", "cmp-certConf", "cmp-pollReq"})
 CMP = "cmp"  # any CMP message
+CMC_ENROLL = frozenset({"cmc-enroll", "cmc-query", "cmc-prove"})
+CMC_OTHERS = frozenset({"cmc-confirm", "cmc-revoke", "cmc-get-cert", "cmc-get-crl", "cmc-batch"})
+CMC = "cmc"  # any CMC message
 ACME = frozenset(
     f"acme-{name}"
     for name in (
@@ -27,7 +30,7 @@ ACME = frozenset(
     )
 )  # fmt: skip
 STANDING = frozenset({"ocsp", "crl"})
-ENDPOINTS = EST_GET | EST_ENROLL | BRSKI | MASA | SCEP_GET | {SCEP_MESSAGE, CMP} | ACME | STANDING
+ENDPOINTS = EST_GET | EST_ENROLL | BRSKI | MASA | SCEP_GET | {SCEP_MESSAGE, CMP, CMC} | ACME | STANDING
 
 TRANSPORT_KINDS = frozenset(
     {
@@ -176,6 +179,54 @@ CMP_REQUEST_KINDS = frozenset(
         "no-implicit-echo",
     }
 )
+CMC_KINDS = frozenset(
+    {
+        "wrong-nonce",
+        "no-nonce",
+        "two-nonces",
+        "wrong-transaction",
+        "no-transaction",
+        "wrong-data",
+        "no-data",
+        "wrong-content",  # a PKIData where the answer belongs
+        "doubled-part",  # all body parts have one number
+        "unsigned",
+        "tampered",
+        "replayed",  # the answer before this one
+        "foreign-signer",
+        "device-signer",  # an end entity of the domain signs
+        "simple-instead",  # certificates alone, whatever was asked
+        "http-error",  # HTTP 400 around whatever is said
+        "old-status",  # the status of RFC 2797 alone
+        "contradiction",  # success, for a reason
+        "other-part",  # a status about something that was not asked
+        "refuse",  # badRequest
+        "bad-identity",
+        "try-later",
+        "no-support",
+        "extended",  # a reason of nobody's standard
+        "keeps-waiting",  # pending, whatever was asked
+        "no-certificate",
+        "anchors-leaf",
+        "anchors-missing",  # hashes without their certificates
+        "anchors-sha1",
+        "old-time",  # signed nine days ago
+        "no-time",
+    }
+)
+CMC_ENROLL_KINDS = frozenset(
+    {
+        "two-leaves",
+        "no-token",
+        "forget",  # the transaction is not known any more
+        "challenge-short",
+        "challenge-other-key",
+        "challenge-other-request",
+        "challenge-witness",
+        "challenge-sha1",
+        "challenge-again",  # what was proved must be proved again
+    }
+)
 ACME_KINDS = frozenset({"bad-nonce"})
 ACME_ISSUE_KINDS = frozenset({"key-mismatch", "foreign-ca", "other-names"})
 OCSP_KINDS = frozenset(
@@ -214,6 +265,9 @@ KINDS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(CMP_OTHERS, CMP_KINDS),
     **dict.fromkeys(CMP_REQUESTS, CMP_KINDS | CMP_REQUEST_KINDS | ISSUE_KINDS),
     CMP: TRANSPORT_KINDS | CMP_KINDS | CMP_REQUEST_KINDS,
+    **dict.fromkeys(CMC_OTHERS, CMC_KINDS),
+    **dict.fromkeys(CMC_ENROLL, CMC_KINDS | CMC_ENROLL_KINDS | ISSUE_KINDS),
+    CMC: TRANSPORT_KINDS | CMC_KINDS,
     "ocsp": TRANSPORT_KINDS | OCSP_KINDS,
     "crl": TRANSPORT_KINDS | CRL_KINDS,
     CONNECTION: CONNECTION_KINDS,

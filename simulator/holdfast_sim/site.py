@@ -9,12 +9,12 @@ from typing import Literal
 from holdfast.wire.errors import ConfigError, HoldfastError
 from holdfast.wire.model import Chain, HttpRequest, HttpResponse
 
-from . import cmp, est, masa, registrar, scep, standing
+from . import cmc, cmp, est, masa, registrar, scep, standing
 from .acme import server as acme
 from .answers import Answer, Peer, Refused, header, ok_json, path_of, require_size
 from .ca import Credential
 from .clients import Kind, identify
-from .faults import CMP, ENDPOINTS, EVERYWHERE, Fault, FaultPlan
+from .faults import CMC, CMP, ENDPOINTS, EVERYWHERE, Fault, FaultPlan
 from .misdelivery import serve
 from .transcript import Transcript
 from .world import World
@@ -25,8 +25,8 @@ Server = Literal["registrar", "masa", "application", "plain"]
 class Site:
     """All servers over one world. One request is handled at a time; calls may come from any thread.
 
-    ``registrar`` speaks BRSKI and EST on one port, as RFC 8995 wants, and CMP and SCEP beside them;
-    ``plain`` has no TLS and speaks those two, whose messages protect themselves. ``application`` stands for
+    ``registrar`` speaks BRSKI and EST on one port, as RFC 8995 wants, and CMP, CMC and SCEP beside them;
+    ``plain`` has no TLS and speaks those three, whose messages protect themselves. ``application`` stands for
     what the device is there for: it wants an LDevID and says whose it saw.
     """
 
@@ -69,6 +69,8 @@ class Site:
             name = "masa-requestvoucher" if name == "requestvoucher" else name
         elif server != "application" and cmp.serves(request):
             name = CMP
+        elif server in ("registrar", "plain") and cmc.serves(self.world, request):
+            name = CMC
         elif (where := scep.operation(self.world, request)) is not None and server in ("registrar", "plain"):
             name = where
         elif server == "registrar" and path.startswith(est.ROOT):
@@ -95,6 +97,8 @@ class Site:
             return standing.handle(self.world, self.faults, request)
         if cmp.serves(request):
             return cmp.handle(self.world, self.faults, request)
+        if cmc.serves(self.world, request):
+            return cmc.handle(self.world, self.faults, request, peer)
         if server == "plain" or path_of(request) == self.world.scep.path:
             return scep.handle(self.world, self.faults, request)
         if path_of(request).startswith(registrar.ROOT):

@@ -16,6 +16,7 @@ from holdfast.wire.model import ClockState, CsrTemplate, KeyAlgorithm, Moment, R
 from . import ca
 from .acme.state import AcmeState
 from .ca import Authority, Credential, Validity
+from .cmc_desk import CmcDesk, CmcPolicy
 from .cmp_desk import CmpDesk, CmpPolicy
 from .domain import INFRASTRUCTURE_LIFE, Domain, general_names
 from .manufacturer import Manufacturer
@@ -141,6 +142,8 @@ class World:
     scep_desk: ScepDesk = field(default_factory=ScepDesk, repr=False)
     cmp: CmpPolicy = field(default_factory=CmpPolicy)
     cmp_desk: CmpDesk = field(default_factory=CmpDesk, repr=False)
+    cmc: CmcPolicy = field(default_factory=CmcPolicy)
+    cmc_desk: CmcDesk = field(default_factory=CmcDesk, repr=False)
     acme: AcmeState = field(default_factory=AcmeState)
 
     @classmethod

@@ -195,6 +195,22 @@ def test_a_file_that_cannot_be_given_away_is_an_error_and_changes_nothing(
     if os.geteuid() == 0:  # root may give files away: the refusal is made
         monkeypatch.setattr(os, "fchown", refuse)
     with pytest.raises(StateError) as caught:
-        stage(files, 2, Access(uid=0))
+        stage(files, 2, Access(uid=1))
     assert caught.value.code == "credentials.denied"
+    assert files.current() == 1
+
+
+def test_files_that_are_ours_already_are_not_given_to_us(
+    files: CredentialFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the sandbox of the unit every change of ownership is refused, also one that changes nothing."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    stage(files, 1, Access(uid=os.geteuid(), gid=os.getegid()))
+    chain = (pki.ca("Issuer").certificate,)
+    files.stage(1, chain, chain, b"the record was lost: numbers start anew", Access())
+    files.promote(1)
     assert files.current() == 1

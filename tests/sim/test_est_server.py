@@ -104,7 +104,7 @@ def test_a_labelled_service_exists_where_configured() -> None:
     assert bench.get("iot/iot/cacerts").status == 404
 
 
-@pytest.mark.parametrize(("operation", "status"), [("fullcmc", 501), ("serverkeygen", 501), ("unknown", 404)])
+@pytest.mark.parametrize(("operation", "status"), [("serverkeygen", 501), ("unknown", 404)])
 def test_operations_that_are_not_there(bench: Bench, operation: str, status: int) -> None:
     answer = bench.enroll(operation=operation)
     assert answer.status == status

@@ -87,8 +87,8 @@ def test_a_certificate_that_says_no_usage_at_all_is_no_authority() -> None:
     leaf = certificate("quiet", new_key(), CA)
     path = (leaf.certificate, CA.certificate)
     with pytest.raises(TrustError, match=r"chain\.usage"):
-        validate(path, (CA.certificate,), TRUSTED, Rule.cmp_authority(pinned=False))
-    validate(path, (CA.certificate,), TRUSTED, Rule.cmp_authority(pinned=True))
+        validate(path, (CA.certificate,), TRUSTED, Rule.message_authority(pinned=False))
+    validate(path, (CA.certificate,), TRUSTED, Rule.message_authority(pinned=True))
 
 
 def test_a_foreign_mac_is_verified() -> None:

@@ -102,7 +102,7 @@ class Directory:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, mode, dir_fd=self._fd)
         try:
-            if owner != (-1, -1):
+            if not _owned(fd, owner):  # a sandbox may forbid the call, also where it changes nothing
                 os.fchown(fd, *owner)
             os.fchmod(fd, mode)
             rest = memoryview(data)
@@ -156,6 +156,12 @@ class Directory:
     def sync(self) -> None:
         """Make every change of names in this directory durable. Costs no write if there was none."""
         os.fsync(self._fd)
+
+
+def _owned(fd: int, owner: tuple[int, int]) -> bool:
+    """Whether the file has this user and group already; -1 is content with any."""
+    found = os.fstat(fd)
+    return owner[0] in {-1, found.st_uid} and owner[1] in {-1, found.st_gid}
 
 
 @contextmanager

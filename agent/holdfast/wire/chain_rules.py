@@ -100,14 +100,14 @@ class Rule:
         return cls("authority", any_part=True)
 
     @classmethod
-    def cmp_authority(cls, *, pinned: bool) -> Rule:
-        """Who may sign CMP messages: a CA, or whom cmcCA or cmcRA says so of (RFC 9810 §4.1, §8.10).
+    def message_authority(cls, *, pinned: bool) -> Rule:
+        """Who may sign CMP and CMC messages: a CA, or whom cmcCA or cmcRA says so of (RFC 9810 §8.10).
 
         Without that any device of the domain could answer for its CA. *pinned*: the operator has named it.
         """
         usages = frozenset() if pinned else frozenset({oids.CMC_CA, oids.CMC_RA})
         return cls(
-            "cmp authority",
+            "message authority",
             usages=usages,
             usage_required=not pinned,
             usage_unless_ca=True,

@@ -10,7 +10,7 @@ structure, and sizes, counts and nesting are bounded before the structure is int
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -28,7 +28,7 @@ from holdfast.wire import cms_reading, oids
 from holdfast.wire.algorithms import DIGESTS, Digest, PublicKey, accepted_key, digest_for, sign_data, spki
 from holdfast.wire.algorithms import verify as verify_signature
 from holdfast.wire.certificates import load_all
-from holdfast.wire.cms_reading import SignerFields
+from holdfast.wire.cms_reading import SignedDataFields, SignerFields
 from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError, TrustError
 from holdfast.wire.model import Chain, SigningKey
 
@@ -41,7 +41,8 @@ class SignedContent:
 
     ``content_type`` is a dotted OID. ``certificates`` are all that came along, as sent. ``attributes`` are
     the signed ones beside those of CMS itself: dotted type and encoded values. ``absent``: there was no
-    content, which then is empty. ``digest`` is the name of the one that was signed.
+    content, which then is empty. ``digest`` is the name of the one that was signed. ``crls`` are
+    DER, not verified.
     """
 
     content: bytes = field(repr=False)
@@ -52,6 +53,7 @@ class SignedContent:
     attributes: tuple[tuple[str, tuple[bytes, ...]], ...] = ()
     absent: bool = False
     digest: str = "sha256"
+    crls: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 def sign(
@@ -72,19 +74,40 @@ def sign(
     """
     if spki(key) != spki(signer):
         raise LocalProtocolError("cms.key-mismatch", "the signer certificate is for another key")
-    digest = digest_for(key)
-    signed = _attributes(content or b"", content_type, digest, signing_time, attributes)
     issued = asn1_x509.Certificate.load(signer.public_bytes(Encoding.DER))
+    sid = asn1_cms.SignerIdentifier(
+        "issuer_and_serial_number", {"issuer": issued.issuer, "serial_number": issued.serial_number}
+    )
+    signed = _attributes(content or b"", content_type, digest_for(key), signing_time, attributes)
+    return _signed_data((content, content_type), key, sid, signed, (signer, *chain))
+
+
+def sign_by_key(content: bytes, content_type: str, key: SigningKey, identifier: bytes) -> bytes:
+    """As :func:`sign`, by a key that has no certificate yet: *identifier* is the subject key identifier that
+    its certificate request asks for (RFC 10002 §3.2)."""
+    sid = asn1_cms.SignerIdentifier("subject_key_identifier", identifier)
+    signed = _attributes(content, content_type, digest_for(key), None, ())
+    return _signed_data((content, content_type), key, sid, signed, ())
+
+
+def _signed_data(
+    what: tuple[bytes | None, str],
+    key: SigningKey,
+    sid: asn1_cms.SignerIdentifier,
+    attributes: asn1_cms.CMSAttributes,
+    certificates: Chain,
+) -> bytes:
+    content, content_type = what
+    digest = digest_for(key)
     algorithm = {"algorithm": digest.name}
+    by_key = sid.name == "subject_key_identifier"
     info = {
-        "version": "v1",
-        "sid": asn1_cms.SignerIdentifier(
-            "issuer_and_serial_number", {"issuer": issued.issuer, "serial_number": issued.serial_number}
-        ),
+        "version": "v3" if by_key else "v1",
+        "sid": sid,
         "digest_algorithm": algorithm,
-        "signed_attrs": signed,
+        "signed_attrs": attributes,
         "signature_algorithm": _signature_algorithm(key, digest),
-        "signature": sign_data(key, signed.dump(), digest),
+        "signature": sign_data(key, attributes.dump(), digest),
     }
     plain = content_type == oids.CT_DATA
     if plain:  # version 1 reads as PKCS#7 too; any other content needs version 3 (RFC 5652 §5.1)
@@ -94,12 +117,13 @@ def sign(
         encapsulated = asn1_cms.EncapsulatedContentInfo(
             {"content_type": content_type, "content": core.ParsableOctetString(content or b"")}
         )
+    bag = {"certificates": _certificate_set(certificates)} if certificates else {}
     return _content_info(
         {
-            "version": "v1" if plain else "v3",
+            "version": "v1" if plain and not by_key else "v3",
             "digest_algorithms": [algorithm],
             "encap_content_info": encapsulated,
-            "certificates": _certificate_set((signer, *chain)),
+            **bag,
             "signer_infos": [info],
         }
     )
@@ -126,12 +150,9 @@ def open_signed(
     ``cms.content-type``, ``cms.no-signer``, ``cms.algorithm``, ``key.weak``, ...).
     """
     fields = cms_reading.signed_data(der, limit=limit)
-    if len(fields.signers) != 1:
-        detail = f"{len(fields.signers)} signatures, exactly one is expected"
-        raise RemoteProtocolError("cms.signers", detail, clause="RFC 8366 §6.1")
+    info = _only_signer(fields)
     if fields.content is None and require_content:
         raise RemoteProtocolError("cms.detached", "the signed content is missing", clause="RFC 8366 §6.1")
-    (info,) = fields.signers
     certificates = load_all(fields.certificates)
     signer = _find_signer(info, (*certificates, *candidates))
     digest = _digest(info, sha1=sha1)
@@ -154,7 +175,26 @@ def open_signed(
         info.values,
         absent=fields.content is None,
         digest=digest.name,
+        crls=fields.crls,
     )
+
+
+def open_by_key(der: bytes, key: Callable[[bytes, bytes], PublicKey], *, limit: int = CMS_LIMIT) -> bytes:
+    """The content of what :func:`sign_by_key` made. *key* finds the key by the content and the identifier,
+    neither of them verified.
+
+    Raises as :func:`open_signed` does, RemoteProtocolError ``cms.signers`` where a certificate is named.
+    """
+    fields = cms_reading.signed_data(der, limit=limit)
+    info = _only_signer(fields)
+    if info.key_identifier is None or info.attributes is None or fields.content is None:
+        detail = "it is not signed by a key that a key identifier names"
+        raise RemoteProtocolError("cms.signers", detail, clause="RFC 10002 §3.2")
+    digest = _digest(info, sha1=False)
+    _check_attributes(info, digest, fields.content, fields.content_type)
+    found = key(fields.content, info.key_identifier)
+    _check_signature(info, found, cms_reading.der_set(info.attributes), digest)
+    return fields.content
 
 
 def certs_only(certs: Sequence[x509.Certificate]) -> bytes:
@@ -188,6 +228,22 @@ def parse_certs_only(der: bytes, *, limit: int = CMS_LIMIT) -> Chain:
     if not fields.certificates:
         raise RemoteProtocolError("cms.no-certificates", "it is empty", clause=clause)
     return load_all(tuple(dict.fromkeys(fields.certificates)))
+
+
+def unsigned(content: bytes, content_type: str, certs: Sequence[x509.Certificate] = ()) -> bytes:
+    """A SignedData around *content* that nobody signed (RFC 10002 §6.11)."""
+    bag = {"certificates": _certificate_set(certs)} if certs else {}
+    return _content_info(
+        {
+            "version": "v3",
+            "digest_algorithms": [],
+            "encap_content_info": asn1_cms.EncapsulatedContentInfo(
+                {"content_type": content_type, "content": core.ParsableOctetString(content)}
+            ),
+            **bag,
+            "signer_infos": [],
+        }
+    )
 
 
 def crls_only(crls: Sequence[bytes]) -> bytes:
@@ -259,6 +315,13 @@ def _hash(digest: hashes.HashAlgorithm, data: bytes) -> bytes:
     context = hashes.Hash(digest)
     context.update(data)
     return context.finalize()
+
+
+def _only_signer(fields: SignedDataFields) -> SignerFields:
+    if len(fields.signers) != 1:
+        detail = f"{len(fields.signers)} signatures, exactly one is expected"
+        raise RemoteProtocolError("cms.signers", detail, clause="RFC 8366 §6.1")
+    return fields.signers[0]
 
 
 def _find_signer(info: SignerFields, among: Iterable[x509.Certificate]) -> x509.Certificate:

@@ -33,6 +33,7 @@ _HASHES: Final[dict[str, type[hashes.HashAlgorithm]]] = {
     "sha384": hashes.SHA384,
     "sha512": hashes.SHA512,
 }
+_NO_NAME: Final = b"\x30\x00"
 _AES_ONLY: Final = frozenset({ContentCipher.AES128, ContentCipher.AES256})
 
 
@@ -42,6 +43,14 @@ class ForCertificate:
 
     certificate: x509.Certificate
     oaep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForKey:
+    """The recipient is a key without a certificate, named by its subject key identifier."""
+
+    key: rsa.RSAPublicKey
+    identifier: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,16 @@ class WithKey:
 
 
 @dataclass(frozen=True, slots=True)
+class WithRequestKey:
+    """Open with a key that has no certificate yet: the envelope names it by its request's subject key
+    identifier, or by no issuer at all and the request's number (RFC 10002 §6.7)."""
+
+    key: rsa.RSAPrivateKey = field(repr=False)
+    identifier: bytes | None
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class WithPassword:
     """Open with a password."""
 
@@ -69,7 +88,7 @@ class WithPassword:
 
 def envelope(
     content: bytes,
-    recipient: ForCertificate | ForPassword,
+    recipient: ForCertificate | ForKey | ForPassword,
     random: RandomBytes,
     *,
     cipher: ContentCipher = ContentCipher.AES128,
@@ -79,12 +98,13 @@ def envelope(
     Raises :class:`LocalProtocolError` ``cms.recipient`` for a certificate without an RSA key.
     """
     key, vector = random(cipher.key_size), random(cipher.block)
-    info = (
-        _for_certificate(recipient, key)
-        if isinstance(recipient, ForCertificate)
-        else _for_password(recipient, key, random)
-    )
-    version = "v0" if isinstance(recipient, ForCertificate) else "v3"  # RFC 5652 §6.1
+    match recipient:  # the version follows from it (RFC 5652 §6.1)
+        case ForCertificate():
+            version, info = "v0", _for_certificate(recipient, key)
+        case ForKey():
+            version, info = "v2", _for_key(recipient, key)
+        case ForPassword():
+            version, info = "v3", _for_password(recipient, key, random)
     data = {
         "version": version,
         "recipient_infos": [info],
@@ -102,7 +122,7 @@ def envelope(
 
 def open_enveloped(
     der: bytes,
-    opener: WithKey | WithPassword,
+    opener: WithKey | WithRequestKey | WithPassword,
     random: RandomBytes,
     *,
     ciphers: frozenset[ContentCipher] = _AES_ONLY,
@@ -121,7 +141,11 @@ def open_enveloped(
         names = ", ".join(sorted(cipher.value for cipher in refused))
         raise RemoteProtocolError("cms.legacy-cipher", f"encrypted with {names}", clause="RFC 8894 §2.9")
     fallback = random(fields.cipher.key_size)
-    found = _by_key(fields, opener) if isinstance(opener, WithKey) else _by_password(fields, opener.password)
+    match opener:
+        case WithPassword(password):
+            found = _by_password(fields, password)
+        case _:
+            found = _by_key(fields, opener)
     key = found if len(found) == fields.cipher.key_size else fallback
     content = decrypt(fields.cipher, key, fields.vector, fields.encrypted)
     if content is None:
@@ -155,6 +179,16 @@ def _for_certificate(recipient: ForCertificate, key: bytes) -> asn1_cms.Recipien
     return asn1_cms.RecipientInfo("ktri", info)
 
 
+def _for_key(recipient: ForKey, key: bytes) -> asn1_cms.RecipientInfo:
+    info = {
+        "version": "v2",
+        "rid": asn1_cms.RecipientIdentifier("subject_key_identifier", recipient.identifier),
+        "key_encryption_algorithm": {"algorithm": "rsaes_pkcs1v15", "parameters": core.Null()},
+        "encrypted_key": recipient.key.encrypt(key, padding.PKCS1v15()),
+    }
+    return asn1_cms.RecipientInfo("ktri", info)
+
+
 def _for_password(recipient: ForPassword, key: bytes, random: RandomBytes) -> asn1_cms.RecipientInfo:
     cipher = ContentCipher.AES256 if len(key) > 16 else ContentCipher.AES128
     salt, vector = random(16), random(cipher.block)
@@ -174,14 +208,22 @@ def _for_password(recipient: ForPassword, key: bytes, random: RandomBytes) -> as
     return asn1_cms.RecipientInfo("pwri", info)
 
 
-def _by_key(fields: EnvelopedFields, opener: WithKey) -> bytes:
+def _by_key(fields: EnvelopedFields, opener: WithKey | WithRequestKey) -> bytes:
     """What the private key makes of our recipient's part; empty where that failed."""
-    ours = next((each for each in fields.transports if each.names(opener.certificate)), None)
+    ours = next((each for each in fields.transports if _names(each, opener)), None)
     if ours is None:
         count = len(fields.transports) + len(fields.passwords) + fields.other
         detail = f"none of {count} recipients is the certificate that asked"
         raise RemoteProtocolError("cms.recipient", detail, clause="RFC 5652 §6.2.1")
     return _transported(ours, opener.key)
+
+
+def _names(recipient: KeyTransport, opener: WithKey | WithRequestKey) -> bool:
+    if isinstance(opener, WithKey):
+        return recipient.names(opener.certificate)
+    if recipient.key_identifier is not None:
+        return recipient.key_identifier == opener.identifier
+    return recipient.issuer == _NO_NAME and recipient.serial == opener.number
 
 
 def _transported(ours: KeyTransport, key: rsa.RSAPrivateKey) -> bytes:

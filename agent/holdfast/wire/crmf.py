@@ -181,10 +181,20 @@ def as_csr(template: Template) -> x509.CertificateSigningRequest:
 
 def request(number: int, template: Template, key: SigningKey, *, controls: tuple[Info, ...] = ()) -> bytes:
     """One CertReqMsg; *key*, whose public part stands in *template*, signs the proof of possession."""
-    parts = [der.integer(number), template.encode()]
-    if controls:
-        parts.append(der.sequence(*(c.encode() for c in controls)))
-    signed = der.sequence(*parts)
+    signed = _cert_request(number, template, controls)
     algorithm, digest = signature_algorithm(key)
     proof = der.explicit(1, algorithm.encode(), der.bits(sign_data(key, signed, digest)))
     return der.sequence(signed, proof)
+
+
+def request_to_be_challenged(number: int, template: Template, *, controls: tuple[Info, ...] = ()) -> bytes:
+    """One CertReqMsg for a key that only decrypts: it will prove possession by a challenge (§4.2)."""
+    proof = der.explicit(2, der.implicit(1, b"\x01"))  # keyEncipherment, subsequentMessage, challengeResp
+    return der.sequence(_cert_request(number, template, controls), proof)
+
+
+def _cert_request(number: int, template: Template, controls: tuple[Info, ...]) -> bytes:
+    parts = [der.integer(number), template.encode()]
+    if controls:
+        parts.append(der.sequence(*(c.encode() for c in controls)))
+    return der.sequence(*parts)

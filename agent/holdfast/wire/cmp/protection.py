@@ -155,7 +155,7 @@ class SignedByAuthority:
         others = [c for c in dict.fromkeys((*given, *self.intermediates)) if c != signer]
         path = (signer, *others)[: chain.MAX_CHAIN]
         pinned = hashlib.sha256(spki(signer)).digest() in self.pins
-        chain.validate(path, self.anchors, now, chain.Rule.cmp_authority(pinned=pinned))
+        chain.validate(path, self.anchors, now, chain.Rule.message_authority(pinned=pinned))
         return hashlib.sha256(signer.public_bytes(Encoding.DER)).digest()
 
 

@@ -144,7 +144,7 @@ def _read_root_update(value: bytes | None, old: x509.Certificate, now: Moment) -
         raise _untrusted("the new root comes without newWithOld, so the old root does not vouch for it")
     linked = certificates.load(linked_der)
     back = None if back_der is None else certificates.load(back_der)
-    chain.validate((linked,), (old,), now, chain.Rule.cmp_authority(pinned=False))
+    chain.validate((linked,), (old,), now, chain.Rule.message_authority(pinned=False))
     if not is_ca(new) or not is_ca(linked) or new.subject != linked.subject or spki(new) != spki(linked):
         raise _untrusted("newWithNew and newWithOld are not the same CA with the same key")
     _check_signed(new, new)

@@ -13,9 +13,9 @@ LIMIT: Final = 8192
 class Octets:
     """A cursor over one structure. Raises RemoteProtocolError ``tpm.syntax`` that names *what* is read."""
 
-    def __init__(self, data: bytes, what: str) -> None:
-        if len(data) > LIMIT:
-            raise RemoteProtocolError("tpm.too-large", f"{what}: {len(data)} octets, limit {LIMIT}")
+    def __init__(self, data: bytes, what: str, *, limit: int = LIMIT) -> None:
+        if len(data) > limit:
+            raise RemoteProtocolError("tpm.too-large", f"{what}: {len(data)} octets, limit {limit}")
         self._data = data
         self._at = 0
         self._what = what
@@ -27,6 +27,11 @@ class Octets:
             raise RemoteProtocolError("tpm.syntax", detail, clause="TPM 2.0 Part 2")
         found, self._at = self._data[self._at : end], end
         return found
+
+    @property
+    def rest(self) -> bytes:
+        """What was not read yet."""
+        return self._data[self._at :]
 
     def number(self, width: int) -> int:
         return int.from_bytes(self.take(width), "big")

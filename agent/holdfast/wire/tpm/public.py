@@ -33,6 +33,7 @@ FIXED_TPM: Final = 1 << 1
 FIXED_PARENT: Final = 1 << 4
 SENSITIVE_DATA_ORIGIN: Final = 1 << 5
 USER_WITH_AUTH: Final = 1 << 6
+ADMIN_WITH_POLICY: Final = 1 << 7
 RESTRICTED: Final = 1 << 16
 DECRYPT: Final = 1 << 17
 SIGN: Final = 1 << 18
@@ -42,6 +43,7 @@ _NAMES: Final = {
     FIXED_PARENT: "fixedParent",
     SENSITIVE_DATA_ORIGIN: "sensitiveDataOrigin",
     USER_WITH_AUTH: "userWithAuth",
+    ADMIN_WITH_POLICY: "adminWithPolicy",
     RESTRICTED: "restricted",
     DECRYPT: "decrypt",
     SIGN: "sign",

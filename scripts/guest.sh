@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Builds the virtual gateway's Debian: what make machine-test boots in QEMU, before Holdfast is put into it. Prints
+# the directory that holds it and nothing else on standard output.
+#
+# Everything lands outside the repository, in ${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-~/.cache}/holdfast}/guest/KEY, where
+# KEY is made from all that goes in:
+#   vmlinuz   the distribution's kernel for virtual machines
+#   root/     its modules, systemd, mosquitto, and /opt/holdfast, a virtual environment with what Holdfast
+#             imports, but not Holdfast
+# The guest is the same Debian as this host (12 or 13), because it gets the TPM bindings that make built here.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+title=guest
+. scripts/debian.sh
+suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+
+# QEMU and a TPM for it (swtpm comes with make setup); what builds the guest. Programs of the guest, apart from
+# its system: tpm2-openssl for mosquitto, tpm2-tools and openssl to look past the agent.
+host_packages=(qemu-system-x86 mmdebstrap e2fsprogs kmod debian-archive-keyring)
+packages=systemd,systemd-sysv,dbus,udev,kmod,tpm-udev,iproute2,ca-certificates,python3,python3-venv
+packages+=,libtss2-tcti-device0,tpm2-tools,tpm2-openssl,openssl,mosquitto
+[ "$suite" = bookworm ] || packages+=,systemd-cryptsetup # the part that knows TPMs was split off
+modules=(virtio_pci virtio_net virtio_console virtio_rng sch_netem sch_ingress ifb act_mirred cls_matchall)
+
+requirements() {
+    .venv/bin/python -c 'import tomllib
+print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]))'
+}
+
+# The wheel of tpm2-pytss that scripts/setup.sh built; empty if it fits no guest.
+bindings() {
+    local cache=${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}/wheels
+    find "$cache" -name "tpm2_pytss-*-$(.venv/bin/python -c 'import sys; print(sys.implementation.cache_tag.replace("cpython-", "cp"))')-*.whl" \
+        -printf '%T@ %p\n' 2>/dev/null | sort -rn | sed -n '1s/^[^ ]* //p'
+}
+
+install_kernel() {
+    local building=$1 version
+    mmdebstrap --quiet --variant=extract --include=linux-image-cloud-amd64 "$suite" "$building/kernel" \
+        "$(debian_mirror)" >&2
+    version=$(ls "$building/kernel/lib/modules")
+    cp "$building/kernel/boot/vmlinuz-$version" "$building/vmlinuz"
+    depmod -b "$building/kernel" "$version"
+    for module in "${modules[@]}"; do
+        modprobe -d "$building/kernel" -S "$version" --show-depends "$module" | awk '$1 == "insmod" { print $2 }'
+    done | sort -u | while read -r file; do
+        install -D -m 644 "$file" "$building/root/usr/lib/modules/$version/${file#*"/$version/"}"
+    done
+    cp "$building/kernel/lib/modules/$version"/modules.{order,builtin,builtin.modinfo} \
+        "$building/root/usr/lib/modules/$version/"
+    depmod -b "$building/root" "$version"
+    rm -rf "$building/kernel"
+}
+
+install_requirements() {
+    local root=$1
+    mapfile -t wheels < <(requirements)
+    .venv/bin/python -m pip wheel --quiet --wheel-dir "$root/opt/wheels" "${wheels[@]}" "$(bindings)" >&2
+    chroot "$root" python3 -m venv /opt/holdfast
+    chroot "$root" /opt/holdfast/bin/python -m pip install --quiet --no-index --find-links /opt/wheels \
+        $(cd "$root/opt/wheels" && printf '/opt/wheels/%s ' *.whl) >&2
+    rm -rf "$root/opt/wheels"
+}
+
+# A gateway has no package manager's lists, no manuals, and nothing that writes to the disk for its own sake.
+slim() {
+    local root=$1 unit
+    rm -rf "$root"/usr/share/{doc,man,locale,info,i18n} "$root"/var/cache/apt "$root"/var/lib/apt/lists "$root"/var/log/*
+    for unit in systemd-pcrphase{,-sysinit,-initrd}.service getty@tty1.service serial-getty@ttyS0.service \
+        apt-daily{,-upgrade}.timer e2scrub_all.timer e2scrub_reap.service dpkg-db-backup.timer fstrim.timer \
+        systemd-hwdb-update.service mosquitto.service; do
+        ln -sf /dev/null "$root/etc/systemd/system/$unit"
+    done
+    rm "$root/etc/systemd/system/mosquitto.service" # is wanted later, by the identity
+    rm -f "$root"/etc/systemd/system/multi-user.target.wants/mosquitto.service
+    printf '127.0.0.1 localhost\n' >"$root/etc/hosts"
+    : >"$root/etc/machine-id" # each gateway gets its own at its first boot
+}
+
+build() {
+    local building=$1
+    say "building a Debian guest ($suite), a minute or two; it is kept in $home"
+    mkdir -p "$building"
+    new_debian "$building/root" "$packages" --aptopt='APT::Install-Recommends "false"'
+    install_kernel "$building"
+    install_requirements "$building/root"
+    slim "$building/root"
+}
+
+if [ "$(id -u)" -ne 0 ]; then
+    say "a guest's files belong to its root: run this script as root"
+    exit 1
+fi
+case $suite-$(uname -m) in
+bookworm-x86_64 | trixie-x86_64) ;;
+*) say "the guest is built on Debian 12 or 13 on x86-64, this is ${suite:-no Debian} on $(uname -m)" && exit 1 ;;
+esac
+scripts/setup-packages.sh "${host_packages[@]}"
+[ -n "$(bindings)" ] || { say "tpm2-pytss was not built here by make setup: remove .venv and run it again"; exit 1; }
+key=$({ cat scripts/guest.sh; requirements; basename "$(bindings)"; printf '%s' "$suite"; } | sha256sum | cut -c-16)
+cache="${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}/guest"
+home="$cache/$key"
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9 # a second run waits for the first and then finds its work done
+trap 'rm -rf "$cache"/building.*' EXIT
+if [ ! -d "$home" ]; then
+    build "$cache/building.$$"
+    # Only the newest is kept: another state of the source that is tested at the same time builds its own again.
+    find "$cache" -mindepth 1 -maxdepth 1 -type d ! -name "building.*" -mtime +7 -exec rm -rf {} +
+    mv -T "$cache/building.$$" "$home"
+fi
+printf '%s\n' "$home"
