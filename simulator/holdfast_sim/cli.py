@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -77,6 +77,25 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--rsa", action="store_true", help="RSA keys for all certification authorities")
     serve.add_argument("--host", default=LOOPBACK, help="address to listen on")
     serve.add_argument("--port", type=int, default=0, help="port of registrar and EST (default: any)")
+    serve.add_argument(
+        "--announce",
+        action="append",
+        default=[],
+        choices=("mdns", "grasp"),
+        help="make the registrar known on the link of --announce-on",
+    )
+    serve.add_argument("--announce-on", metavar="INTERFACE", help="where to announce")
+    serve.add_argument(
+        "--announce-address",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="address to announce (default: that of --host)",
+    )
+    serve.add_argument("--announce-name", default="registrar", metavar="NAME", help="name to announce")
+    serve.add_argument(
+        "--announce-every", type=float, default=60.0, metavar="SECONDS", help="time between GRASP floods"
+    )
     serve.add_argument("--transcript", type=Path, metavar="FILE", help="write JSON lines there at the end")
     serve.add_argument("--json", action="store_true", help="print one JSON line")
     return parser
@@ -91,12 +110,37 @@ async def _serve(options: argparse.Namespace) -> int:
         pki.write(site.world, place)
         for serial in options.device:
             pki.write_device(site.world, place, serial)
-        async with serving(site, options.host, port=options.port) as addresses:
+        async with (
+            serving(site, options.host, port=options.port) as addresses,
+            _made_known(options, addresses),
+        ):
             print(_announcement(addresses, place, as_json=options.json), flush=True)
             await stop.wait()
     if options.transcript:
         site.transcript.save(options.transcript)
     return 0
+
+
+@contextlib.asynccontextmanager
+async def _made_known(options: argparse.Namespace, addresses: Addresses) -> AsyncIterator[None]:
+    """What nobody asked for is not announced."""
+    if not options.announce:
+        yield
+        return
+    if not options.announce_on:
+        raise ConfigError("sim.announce", "--announce needs --announce-on")
+    from .announce import Announcement, announced  # noqa: PLC0415 - most servers are configured at clients
+
+    what = Announcement(
+        addresses.registrar[1],
+        tuple(options.announce_address) or (options.host,),
+        options.announce_on,
+        options.announce_name,
+        tuple(dict.fromkeys(options.announce)),
+        options.announce_every,
+    )
+    async with announced(what, secrets.token_bytes):
+        yield
 
 
 @contextlib.contextmanager
@@ -110,7 +154,7 @@ def _place(given: Path | None) -> Iterator[Path]:
 
 
 def _world(options: argparse.Namespace) -> World:
-    names = tuple(dict.fromkeys(("localhost", "127.0.0.1", options.host)))
+    names = tuple(dict.fromkeys(("localhost", "127.0.0.1", options.host, *options.announce_address)))
     if bad := [serial for serial in options.device if not SERIAL_NUMBER.fullmatch(serial)]:
         raise ConfigError("sim.device", f"no usable serial number: {bad[0]!r}")
     world = World.create(

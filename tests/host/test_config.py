@@ -18,6 +18,7 @@ from holdfast.host import config_formats as formats
 from holdfast.host.config import (
     SYSTEMCTL,
     DeploySettings,
+    DiscoverySettings,
     HookSettings,
     RevocationSettings,
     Settings,
@@ -31,6 +32,7 @@ from holdfast.host.config_model import (
     ManufacturerSettings,
     read_secret,
 )
+from holdfast.life.search import Source
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import KeyAlgorithm
 
@@ -226,6 +228,15 @@ def test_words_and_times_of_yaml_1_1_stay_text(home: Path) -> None:
 # --- what is refused ------------------------------------------------------------------------------------
 
 
+def test_without_registrars_the_network_is_searched_and_with_them_it_is_not(home: Path) -> None:
+    alone = load(written(home, "manufacturer: {anchors: anchors.pem}\n"))
+    assert alone.registrars == ()
+    assert alone.discovery == DiscoverySettings()
+    assert load(written(home, MINIMAL)).discovery is None
+    both = load(written(home, MINIMAL + "discovery: {order: [mdns, list], domains: [Example.COM]}\n"))
+    assert both.discovery == DiscoverySettings(order=(Source.MDNS, Source.LIST), domains=("example.com",))
+
+
 def test_eight_different_faults_are_told_at_once_each_with_its_line(home: Path) -> None:
     text = """\
 registrars:
@@ -274,7 +285,20 @@ identities:
         (MINIMAL + "1: x\n", "3: a key must be text"),
         (MINIMAL + "? [a]\n: x\n", "3: a key must be text"),
         (MINIMAL + "<<: {clock: auto}\n", "3: <<: unknown key; known are"),
-        ("manufacturer: {anchors: anchors.pem}\n", "1: registrars: is missing"),
+        ("registrars: [a:1]\n", "1: manufacturer: is missing"),
+        (
+            "manufacturer: {anchors: anchors.pem, cloud-registrar: 'c:1'}\n",
+            "1: manufacturer.cloud-registrar: needs",
+        ),
+        (
+            "manufacturer: {anchors: anchors.pem, cloud-anchors: anchors.pem}\n",
+            "1: manufacturer.cloud-anchors: needs",
+        ),
+        (
+            MINIMAL + "discovery: {order: [carrier-pigeon]}\n",
+            "3: discovery.order[0]: must be one of list, dhcp",
+        ),
+        (MINIMAL + "discovery: {dhcp-option: 15}\n", "3: discovery.dhcp-option: must be at least 224"),
         ("registrars: [a:1]\nmanufacturer: {}\n", "2: manufacturer.anchors: is missing"),
         ("registrars: []\nmanufacturer: {anchors: anchors.pem}", "1: registrars: must have at least 1 entry"),
         (
@@ -658,7 +682,8 @@ def test_the_documented_example_is_valid(home: Path) -> None:
             "cmp-secret",
         ):
             (home / name).touch(mode=0o600)
-        assert load(written(home, text)).registrars
+        got = load(written(home, text))
+        assert got.registrars or got.discovery
 
 
 def test_the_page_names_every_key() -> None:

@@ -96,7 +96,7 @@ def test_each_word_of_the_schema_is_minded(spoilt: dict[str, Any]) -> None:
     good = {"registrars": ["a.example:1"], "manufacturer": {"anchors": "a.pem"}}
     assert fits(schema(), good)
     assert not fits(schema(), {**good, **spoilt})
-    assert not fits(schema(), {k: v for k, v in good.items() if k != "registrars"})
+    assert not fits(schema(), {k: v for k, v in good.items() if k != "manufacturer"})
 
 
 def test_a_word_that_it_does_not_know_is_left_to_the_library() -> None:

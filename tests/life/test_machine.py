@@ -35,6 +35,8 @@ from holdfast.life.record import (
     TransactionState,
     Trouble,
 )
+from holdfast.life.search import Candidate, Source
+from holdfast.wire.discovery.announced import Role
 from holdfast.wire.errors import LocalProtocolError
 from holdfast.wire.model import ClockState, KeyAlgorithm, Moment, Purpose
 
@@ -46,6 +48,7 @@ ROOT = Anchor(b"root", Provenance.CACERTS, T0)
 
 EVENTS: dict[type, object] = {
     ev.BootstrapDue: ev.BootstrapDue(),
+    ev.CandidatesFound: ev.CandidatesFound((Candidate("reg:443", Role.PROXY, Source.MDNS),)),
     ev.AttemptPrepared: ev.AttemptPrepared("reg:443", "n", b"pvr", b"cert", T0 + timedelta(days=4)),
     ev.VoucherPending: ev.VoucherPending(T0 + timedelta(seconds=9)),
     ev.RegistrarMoved: ev.RegistrarMoved("other:443"),

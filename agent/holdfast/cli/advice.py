@@ -30,6 +30,10 @@ _BY_CODE: Final[Mapping[str, str]] = {
     "chain.not-yet-valid": "Check this device's clock, and wait for time synchronisation.",
     "config.secret": "Put the secret into the named file, readable by the agent alone.",
     "config.unreadable": "Name the configuration with --config, or let the agent's user read it.",
+    "discovery.nothing-found": (
+        "Check that this device is on the owner's network and that a registrar or a join proxy is announced"
+        " there (docs/discovery.md), or name one (registrars:)."
+    ),
     "est.refused": "Look into the CA's log for the reason, or ask its operator.",
     "est.rejected": "Look into the CA's log for the reason, or ask its operator.",
     "est.redirect": "Name that server in the configuration if it is the right one.",
@@ -91,6 +95,7 @@ _BY_AREA: Final[Mapping[str, str]] = {
     "activation": "Let systemd make the runtime directory: RuntimeDirectory=holdfast in the unit.",
     "brski": _PEER,
     "ca": _PEER,
+    "cbor": _PEER,
     "certificate": _PEER,
     "chain": _DISTRUST,
     "cli": "Correct the command: holdfast --help",
@@ -102,7 +107,9 @@ _BY_AREA: Final[Mapping[str, str]] = {
     "credentials": "Check room, mount and rights of the directory for other programs: holdfast doctor",
     "csr": "Correct subject and san in the configuration, or the CA's wishes.",
     "deploy": "Correct the deploy section, or the hook's program; it is run again by itself.",
+    "dns": _PEER,
     "est": _PEER,
+    "grasp": _PEER,
     "hook": "Correct the hook's command or unit; it is run again by itself.",
     "http": _PEER,
     "idevid": "Ask the device's maker: the factory certificate does not hold what RFC 8995 needs.",

@@ -15,7 +15,7 @@ from holdfast.life import events as ev
 from holdfast.life.ladder import candidates
 from holdfast.life.record import TransactionState
 from holdfast.wire.model import Purpose
-from holdfast.worker.agenda import registrar_in_turn
+from holdfast.worker.candidates import whom_to_ask
 from holdfast.worker.forecast import Foreseen, foresee
 
 
@@ -59,13 +59,13 @@ def _print(view: View, planned: Foreseen) -> None:
 def words(view: View, planned: Foreseen, effect: ev.Effect) -> str:
     """What *effect* does, for a person."""
     match effect:
+        case ev.SeekRegistrars():
+            return f"look for registrars: {_sources(view)}"
         case ev.PrepareAttempt():
-            registrar = registrar_in_turn(view.record, view.settings.registrars)
+            registrar = whom_to_ask(view.record, view.settings) or "the best that was found"
             return f"connect to {registrar}, trusting it with nothing yet, and sign a voucher request"
         case ev.RequestVoucher():
-            registrar = view.record.domain.registrar or registrar_in_turn(
-                view.record, view.settings.registrars
-            )
+            registrar = view.record.domain.registrar or whom_to_ask(view.record, view.settings) or "it"
             return f"ask {registrar} for a voucher that says whose device this is"
         case ev.Discover(purpose):
             return f"read the CA's certificates and wishes{_rungs(view, planned)}, {_AS[purpose]}"
@@ -73,6 +73,16 @@ def words(view: View, planned: Foreseen, effect: ev.Effect) -> str:
             return f"{_key(view, planned)} and sign a certificate request"
         case _:
             return _ALWAYS[type(effect)]
+
+
+def _sources(view: View) -> str:
+    """Where is looked, and what is known from before."""
+    search, discovery = view.record.search, view.settings.discovery
+    if search.good is not None and search.refusal_of(search.good.endpoint) is None:
+        return f"{search.good.endpoint} was good before"
+    said = ", then ".join(source.value for source in discovery.order) if discovery else ""
+    refused = [each.endpoint for each in search.refusals if each.distrusted]
+    return f"{said}; distrusted: {', '.join(refused)}" if refused else said
 
 
 _ALWAYS: Mapping[type[ev.Effect], str] = {

@@ -9,6 +9,7 @@ from holdfast.cli import terminal
 from holdfast.cli.words import shown
 
 _WORDS: Final = {
+    "SeekRegistrars": "looking for a registrar on the network",
     "PrepareAttempt": "meeting the registrar",
     "RequestVoucher": "asking whose device this is",
     "Discover": "reading the CA's certificates and wishes",

@@ -20,11 +20,13 @@ from holdfast.life.record import (
     TransactionState,
     Trouble,
 )
+from holdfast.life.search import next_up
 from holdfast.wire.errors import Retry
 from holdfast.wire.model import ClockState, Moment, Purpose
 from holdfast.worker.agenda import leaf_of, next_due
 
 DOMAIN: Final = "domain"
+_MOST_REFUSALS_TOLD: Final = 8
 PURPOSES: Final = {
     Purpose.INITIAL: "its first certificate",
     Purpose.RENEW: "a new certificate for the same key",
@@ -38,7 +40,8 @@ class Reason:
 
     ``doing`` is a clause without a subject ("waits for ..."); ``next_attempt`` is None if another part must
     come first; ``because`` says why just then; ``advice`` is empty where nobody need do anything; ``stuck``
-    says that it waits for a person; ``ladder`` says which of several protocols is used, and why.
+    says that it waits for a person; ``ladder`` says which of several protocols is used, and why; ``found``
+    says whom a search for registrars found, and why they were refused.
     """
 
     part: str
@@ -51,6 +54,7 @@ class Reason:
     advice: str
     stuck: bool
     ladder: str = ""
+    found: str = ""
 
     def values(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -74,6 +78,7 @@ class Reason:
             "advice": self.advice,
             "stuck": self.stuck,
             "ladder": self.ladder,
+            "found": self.found,
         }
 
     def paragraph(self, now: datetime) -> str:
@@ -100,8 +105,7 @@ class Reason:
             said.append(f"The next attempt is due now: {self.because}.")
         else:
             said.append(f"The next attempt is at {when(self.next_attempt, now)}: {self.because}.")
-        if self.ladder:
-            said.append(self.ladder)
+        said += [more for more in (self.ladder, self.found) if more]
         if self.advice:
             said.append(f"What you can do: {self.advice}")
         return shown(" ".join(said))
@@ -132,13 +136,33 @@ def _about_domain(record: DeviceRecord, settings: Settings, now: Moment) -> Reas
     elif domain.redirected:
         doing = f"looks for its owner at {domain.registrar}, where another registrar sent it"
     else:
-        doing = f"looks for its owner at {_registrars(settings)}"
+        doing = f"looks for its owner {_where(record, settings)}"
     due = next_due(record, settings.identities, now)
-    return _reason(DOMAIN, doing, schedule, due=due, now=now, because=_domain_why(record))
+    reason = _reason(DOMAIN, doing, schedule, due=due, now=now, because=_domain_why(record))
+    return replace(reason, found=_candidates(record, settings))
 
 
-def _registrars(settings: Settings) -> str:
-    return " or ".join(settings.registrars)
+def _where(record: DeviceRecord, settings: Settings) -> str:
+    if settings.discovery is None:
+        return f"at {' or '.join(settings.registrars)}"
+    search = record.search
+    if next_up(search) is not None:
+        waiting = [each for each in (search.trying, *search.waiting) if each is not None]
+        return f"at {' or '.join(each.endpoint for each in waiting)}"
+    return f"on the network ({', '.join(source.value for source in settings.discovery.order)})"
+
+
+def _candidates(record: DeviceRecord, settings: Settings) -> str:
+    """Who was found and why it was not taken, and which sources brought nobody."""
+    if settings.discovery is None:
+        return ""
+    refusals = (f"{r.endpoint}: {r.code}" for r in record.search.refusals[:_MOST_REFUSALS_TOLD])
+    said = []
+    if refused := "; ".join(refusals):
+        said.append(f"Found and refused: {refused}.")
+    if record.search.silent:
+        said.append(f"Nobody was found by {'; '.join(record.search.silent)}.")
+    return " ".join(said)
 
 
 def _domain_why(record: DeviceRecord) -> str:

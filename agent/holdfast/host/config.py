@@ -25,6 +25,7 @@ from holdfast.host.config_model import (
     ChallengeSettings,
     CmpSettings,
     DeploySettings,
+    DiscoverySettings,
     DnsSettings,
     EstSettings,
     HookSettings,
@@ -45,6 +46,7 @@ from holdfast.host.config_rules import Rules
 from holdfast.host.config_shape import faults_in, schema_text, with_defaults
 from holdfast.host.config_tokens import TokenSettings, read_home, read_idevid
 from holdfast.host.config_yaml import Fault, dotted, parse
+from holdfast.life.search import Source
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import KeyAlgorithm
 from holdfast.wire.scep.settings import Decryption, Legacy
@@ -55,6 +57,7 @@ __all__ = [
     "ChallengeSettings",
     "CmpSettings",
     "DeploySettings",
+    "DiscoverySettings",
     "DnsSettings",
     "EstSettings",
     "HookSettings",
@@ -139,12 +142,15 @@ class _Reader:
         maker, limits = data["manufacturer"], data["limits"]
         keys = self._keys(data["keys"], tuple(i["name"] for i in data["identities"]))
         return Settings(
-            registrars=tuple(map(registrar, data["registrars"])),
+            registrars=tuple(map(registrar, data.get("registrars", ()))),
+            discovery=_discovery(data),
             manufacturer=ManufacturerSettings(
                 anchors=self._base / maker["anchors"],
                 voucher_signers=frozenset(map(bytes.fromhex, maker["voucher-signers"])),
                 allow_nonceless=maker["allow-nonceless"],
                 assertions=frozenset(maker["assertions"]),
+                cloud_registrar=registrar(maker["cloud-registrar"]) if "cloud-registrar" in maker else None,
+                cloud_anchors=self._path(maker, "cloud-anchors"),
             ),
             state_directory=Path(data["state-directory"]),
             keys=keys,
@@ -327,6 +333,21 @@ class _Reader:
 
     def _path(self, data: Any, key: str) -> Path | None:
         return self._base / data[key] if key in data else None
+
+
+def _discovery(data: Any) -> DiscoverySettings | None:
+    """None where registrars are named and nothing is said about others."""
+    if "discovery" not in data:
+        return None if "registrars" in data else DiscoverySettings()
+    found = data["discovery"]
+    return DiscoverySettings(
+        order=tuple(map(Source, found["order"])),
+        interfaces=tuple(found["interfaces"]),
+        domains=tuple(each.lower() for each in found["domains"]),
+        dhcp_option=found.get("dhcp-option"),
+        listen_seconds=found["listen-seconds"],
+        progress_seconds=found["progress-seconds"],
+    )
 
 
 def _deploy(data: Any) -> DeploySettings:

@@ -13,6 +13,7 @@ from holdfast.host.clock import Policy
 from holdfast.host.config_secrets import read_secret, secret_from
 from holdfast.host.config_tokens import TokenSettings
 from holdfast.keys.open import Pkcs11Settings, TpmSettings
+from holdfast.life.search import Source
 from holdfast.wire.acme.account import ExternalAccount
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.http import HttpCredentials
@@ -75,12 +76,28 @@ class IdevidSettings:
 
 @dataclass(frozen=True, slots=True)
 class ManufacturerSettings:
-    """Whose vouchers are believed. ``voucher_signers``: SHA-256 of SubjectPublicKeyInfo; empty: any."""
+    """Whose vouchers are believed. ``voucher_signers``: SHA-256 of SubjectPublicKeyInfo; empty: any.
+    ``cloud_registrar`` is the maker's own, ``host:port``, trusted as a server by ``cloud_anchors``."""
 
     anchors: Path
     voucher_signers: frozenset[bytes] = frozenset()
     allow_nonceless: bool = False
     assertions: frozenset[str] = frozenset({"verified", "logged", "proximity"})
+    cloud_registrar: str | None = None
+    cloud_anchors: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """How registrars are found: ``order`` names the sources, best first, and times are in seconds.
+    ``interfaces`` empty: all that have multicast."""
+
+    order: tuple[Source, ...] = tuple(Source)
+    interfaces: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    dhcp_option: int | None = None
+    listen_seconds: float = 3
+    progress_seconds: float = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,10 +386,11 @@ class AgentSettings:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration. ``registrars`` are ``host:port``, IPv6 in brackets; ``interface`` is whose
-    address ``{mac}`` is."""
+    address ``{mac}`` is. ``discovery`` None: the registrars are all there are."""
 
     registrars: tuple[str, ...]
     manufacturer: ManufacturerSettings
+    discovery: DiscoverySettings | None = None
     state_directory: Path = Path("/var/lib/holdfast")
     keys: KeySettings = KeySettings()
     idevid: IdevidSettings = IdevidSettings()

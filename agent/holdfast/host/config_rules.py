@@ -20,6 +20,7 @@ _FILES: Final[tuple[KeyPath, ...]] = (
     ("idevid", "certificate", "file"),
     ("idevid", "chain-file"),
     ("manufacturer", "anchors"),
+    ("manufacturer", "cloud-anchors"),
 )
 HOOK_SECONDS: Final = 600
 """Of all hooks of an identity together: a step is ended after 900 s, and hooks are not all that it does."""
@@ -48,6 +49,7 @@ class Rules:
             yield from self.file(path, secret=True)
         yield from token_faults(self)
         yield from self._limits()
+        yield from self._cloud()
         yield from self._identities()
 
     def _limits(self) -> Iterator[Fault]:
@@ -56,6 +58,13 @@ class Rules:
             value, total = limits[name], limits["total-seconds"]
             if all(isinstance(n, int | float) for n in (value, total)) and value > total:
                 yield self.fault(("limits", name), "must not be more than total-seconds")
+
+    def _cloud(self) -> Iterator[Fault]:
+        """The maker's registrar is trusted as a web server is, and by nobody's list but the maker's."""
+        maker = self.get(("manufacturer",), dict) or {}
+        for key, other in (("cloud-registrar", "cloud-anchors"), ("cloud-anchors", "cloud-registrar")):
+            if key in maker and other not in maker:
+                yield self.fault(("manufacturer", key), f"needs {other}")
 
     def _identities(self) -> Iterator[Fault]:
         seen: set[str | None] = set()

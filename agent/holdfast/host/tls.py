@@ -45,6 +45,8 @@ class Plain:
 class Channel:
     """Where to connect, whom to trust there, and with what to authenticate: (chain leaf first, key).
 
+    ``patience``: seconds in which the connection must stand, if that is less than the transport allows.
+
     Raises LocalProtocolError ``tls.plain-client`` for a plain channel that names a client or a TLS version.
     """
 
@@ -53,6 +55,7 @@ class Channel:
     trust: Provisional | Anchored | Plain
     client: tuple[Chain, SigningKey] | None = field(default=None, repr=False)
     max_tls12: bool = False
+    patience: float | None = None
 
     def __post_init__(self) -> None:
         if self.plain and (self.client is not None or self.max_tls12):

@@ -118,7 +118,8 @@ class TlsTransport:
         and ConfigError for a proxy that cannot be read.
         """
         proxy = None if self.proxy is None else Proxy.parse(self.proxy)
-        deadline = Deadline(self.limits.connect, self.monotonic, f"connecting to {channel.origin}")
+        seconds = min(self.limits.connect, channel.patience or self.limits.connect)
+        deadline = Deadline(seconds, self.monotonic, f"connecting to {channel.origin}")
         sock = dial(channel.host, channel.port, deadline, proxy=proxy, resolver=self.resolver)
         info: TlsInfo | None = None
         try:

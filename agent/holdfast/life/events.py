@@ -7,6 +7,7 @@ from datetime import datetime
 
 from holdfast.keys.api import NO_KEY, KeyRef
 from holdfast.life.record import Anchor, Bar, Hint, Retired, Trouble
+from holdfast.life.search import Candidate
 from holdfast.wire.model import KeyAlgorithm, Purpose
 
 # --- events about the domain -------------------------------------------------------------------------
@@ -14,7 +15,18 @@ from holdfast.wire.model import KeyAlgorithm, Purpose
 
 @dataclass(frozen=True, slots=True)
 class BootstrapDue:
-    """A step began while the device belongs to nobody, or while a bootstrap attempt is under way."""
+    """A step began while the device belongs to nobody, or while a bootstrap attempt is under way. ``seek``:
+    whom to ask must be found out first."""
+
+    seek: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatesFound:
+    """A search for registrars has ended: whom to try, best first, and which sources brought nothing."""
+
+    candidates: tuple[Candidate, ...] = ()
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +65,12 @@ class VoucherAccepted:
 
 @dataclass(frozen=True, slots=True)
 class BootstrapFailed:
-    """This registrar did not become our owner's. The next one is tried at ``due`` (None: at once)."""
+    """This registrar did not become our owner's. The next one is tried at ``due`` (None: at once).
+    ``distrusted``: it failed as one that lies would."""
 
     trouble: Trouble
     due: datetime | None
+    distrusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +333,7 @@ class AttemptFailed:
 
 DomainEvent = (
     BootstrapDue
+    | CandidatesFound
     | AttemptPrepared
     | VoucherPending
     | RegistrarMoved
@@ -362,6 +377,11 @@ IdentityEvent = (
 )
 
 # --- effects: what the worker does next --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SeekRegistrars:
+    """Look on the network for whom to ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,7 +452,7 @@ class RetireKeys:
     """Destroy the keys that no part of the record needs any more."""
 
 
-DomainEffect = PrepareAttempt | RequestVoucher
+DomainEffect = SeekRegistrars | PrepareAttempt | RequestVoucher
 RungEffect = Discover | MakeRequest | Enroll | Resume | ProveCredential | AskHint | RetireKeys
 """What is done on a rung of the ladder, or has to do with the keys of one."""
 IdentityEffect = RungEffect | Deploy | RunHook | CheckStanding

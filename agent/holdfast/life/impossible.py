@@ -121,6 +121,8 @@ DOMAIN_NEVER: Final[tuple[DomainNever, ...]] = (
             ev.BootstrapInterrupted,
         )
     ),
+    DomainNever(ev.CandidatesFound, frozenset({_D.PROVISIONAL}), "one of them is being asked"),
+    DomainNever(ev.CandidatesFound, frozenset({_D.VOUCHED}), "the device belongs to somebody"),
     DomainNever(ev.DomainLost, frozenset({_D.NONE, _D.PROVISIONAL}), "there is no domain to lose"),
 )
 

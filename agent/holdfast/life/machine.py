@@ -29,6 +29,7 @@ from holdfast.life.record import (
     TransactionState,
     Trouble,
 )
+from holdfast.life.search import Refusal, proved, refused, took
 from holdfast.wire.errors import LocalProtocolError
 from holdfast.wire.model import Moment, Purpose
 
@@ -72,7 +73,12 @@ def _prepared(record: DeviceRecord, event: ev.AttemptPrepared, _now: Moment) -> 
         registrar_certificate=event.registrar_certificate,
         deadline=event.deadline,
     )
-    return replace(record, domain=domain)
+    return replace(record, domain=domain, search=took(record.search))
+
+
+def _found(record: DeviceRecord, event: ev.CandidatesFound, now: Moment) -> DeviceRecord:
+    search = replace(record.search, waiting=event.candidates, trying=None, silent=event.silent, at=now.now)
+    return replace(record, search=search)
 
 
 def _voucher_pending(record: DeviceRecord, event: ev.VoucherPending, _now: Moment) -> DeviceRecord:
@@ -95,13 +101,26 @@ def _vouched(record: DeviceRecord, event: ev.VoucherAccepted, _now: Moment) -> D
     # The count stays until a credential works: a domain that vouches for the device but does not enroll it
     # must not have the first turn again.
     schedule = Schedule(attempts=record.schedule.attempts)
-    return replace(record, domain=domain, schedule=schedule)
+    return replace(record, domain=domain, schedule=schedule, search=proved(record.search))
 
 
-def _bootstrap_failed(
-    record: DeviceRecord, event: ev.BootstrapFailed | ev.DomainLost, _now: Moment
-) -> DeviceRecord:
-    return replace(record, domain=Domain(), schedule=_failed(record.schedule, event.trouble, event.due))
+def _bootstrap_failed(record: DeviceRecord, event: ev.BootstrapFailed, _now: Moment) -> DeviceRecord:
+    search, what = took(record.search), event.trouble
+    if search.trying is not None:
+        where = search.trying.endpoint
+        search = refused(search, Refusal(where, what.code, what.detail, what.at, event.distrusted))
+    schedule = _failed(record.schedule, what, event.due)
+    return replace(record, domain=Domain(), schedule=schedule, search=search)
+
+
+def _domain_lost(record: DeviceRecord, event: ev.DomainLost, _now: Moment) -> DeviceRecord:
+    """A domain that vouches for the device and then does not serve it must not have the first turn again."""
+    search, what = record.search, event.trouble
+    if search.good is not None:
+        refusal = Refusal(search.good.endpoint, what.code, what.detail, what.at, distrusted=True)
+        search = refused(replace(search, good=None), refusal)
+    schedule = _failed(record.schedule, what, event.due)
+    return replace(record, domain=Domain(), schedule=schedule, search=search)
 
 
 def _interrupted(record: DeviceRecord, event: ev.BootstrapInterrupted, _now: Moment) -> DeviceRecord:
@@ -116,7 +135,20 @@ def _failed(schedule: Schedule, trouble: Trouble, due: datetime | None) -> Sched
 _UNVOUCHED = frozenset({_D.NONE, _D.PROVISIONAL})
 
 DOMAIN_TABLE: Final[tuple[DomainRow, ...]] = (
-    DomainRow(frozenset({_D.NONE}), ev.BootstrapDue, None, _same, _always(ev.PrepareAttempt())),
+    DomainRow(
+        frozenset({_D.NONE}),
+        ev.BootstrapDue,
+        None,
+        _same,
+        lambda event: (ev.SeekRegistrars() if event.seek else ev.PrepareAttempt(),),
+    ),
+    DomainRow(
+        frozenset({_D.NONE}),
+        ev.CandidatesFound,
+        None,
+        _found,
+        lambda event: (ev.PrepareAttempt(),) if event.candidates else (),
+    ),
     DomainRow(frozenset({_D.PROVISIONAL}), ev.BootstrapDue, None, _same, _always(ev.RequestVoucher())),
     DomainRow(frozenset({_D.VOUCHED}), ev.BootstrapDue, None, _same, _nothing),
     DomainRow(
@@ -133,7 +165,7 @@ DOMAIN_TABLE: Final[tuple[DomainRow, ...]] = (
         lambda event: (ev.PrepareAttempt(),) if event.due is None else (),
     ),
     DomainRow(_UNVOUCHED, ev.BootstrapInterrupted, None, _interrupted, _nothing),
-    DomainRow(frozenset({_D.VOUCHED}), ev.DomainLost, _D.NONE, _bootstrap_failed, _nothing),
+    DomainRow(frozenset({_D.VOUCHED}), ev.DomainLost, _D.NONE, _domain_lost, _nothing),
 )
 
 # --- one identity ------------------------------------------------------------------------------------

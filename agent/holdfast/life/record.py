@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.keys.api import NO_KEY, KeyRef
+from holdfast.life.search import NO_SEARCH, Search
 from holdfast.wire.errors import SchemaTooNew, StateCorrupt
 from holdfast.wire.model import KeyAlgorithm, Purpose
 
@@ -266,7 +267,7 @@ class DeviceRecord:
 
     ``floor`` is the device's own: the build, and the last trusted clock that a commit saw. Only a trusted
     clock may take it back (ADR 13). ``home`` names the hardware that the keys were made in; "" if it has no
-    name, or no key was made yet.
+    name, or no key was made yet. ``search`` is about registrars that nobody configured.
     """
 
     floor: datetime
@@ -274,6 +275,7 @@ class DeviceRecord:
     identities: tuple[Identity, ...] = ()
     schedule: Schedule = Schedule()
     home: str = ""
+    search: Search = NO_SEARCH
 
     @property
     def proven(self) -> datetime:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
@@ -12,6 +13,7 @@ from holdfast.host.acme.ways import solvers
 from holdfast.host.clock import BUILD_TIME, SystemClock
 from holdfast.host.config import IdentitySettings, Settings
 from holdfast.host.credentials import CredentialFiles
+from holdfast.host.discovery.gathering import Findings
 from holdfast.host.facts import HostFacts
 from holdfast.host.lock import StateLock
 from holdfast.host.store import StateStore
@@ -69,6 +71,11 @@ def _environment(settings: Settings, keys: KeyStore, maker: KeyStore) -> Environ
     def files(name: str) -> CredentialFiles:
         return credential_files(settings, next(i for i in settings.identities if i.name == name))
 
+    def find(seconds: float, refused: Collection[str]) -> Findings:
+        from holdfast.host.discovery.search import World, search  # noqa: PLC0415 - most steps seek nobody
+
+        return search(settings, seconds, refused, World(secrets.token_bytes, time.monotonic))
+
     limits = settings.limits
     return Environment(
         settings=settings,
@@ -90,4 +97,5 @@ def _environment(settings: Settings, keys: KeyStore, maker: KeyStore) -> Environ
         files=files,
         random=secrets.token_bytes,
         facts=HostFacts(settings.interface),
+        search=find,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
@@ -16,10 +17,11 @@ from holdfast.wire.brski import client as brski
 from holdfast.wire.brski.verify import VoucherTrust
 from holdfast.wire.errors import HoldfastError, KeyStoreError, TransportError, TrustError
 from holdfast.wire.model import Moment, Moved, Pending, Rejected
-from holdfast.worker.agenda import registrar_in_turn
+from holdfast.worker.candidates import last_of_all, whom_to_ask
 from holdfast.worker.links import Client, Connection, Endpoint
 from holdfast.worker.ports import Environment, FactoryIdentity
-from holdfast.worker.setbacks import next_attempt, trouble
+from holdfast.worker.seeking import nobody, seek
+from holdfast.worker.setbacks import lies, next_attempt, trouble
 
 PATIENCE: Final = timedelta(days=4)
 """How long one voucher request is repeated after 202 (RFC 8995 §5.6)."""
@@ -39,12 +41,28 @@ class Bootstrap:
         self._env = env
         self._connection = connection
 
+    def seek(self, record: DeviceRecord, now: Moment) -> Iterator[ev.DomainEvent]:
+        """Look for registrars on the network."""
+        found = seek(self._env, record, now)
+        yield found
+        if not found.candidates:
+            yield self._failed(record, nobody(found.silent), now)
+
+    @property
+    def _patience(self) -> float | None:
+        """Whoever makes no progress for so long is left for the next (RFC 8995 §4.1): of places that anybody
+        may have announced, some are dead. Configured ones get all the time that the limits give."""
+        discovery = self._env.settings.discovery
+        return None if discovery is None else discovery.progress_seconds
+
     def prepare(self, record: DeviceRecord, now: Moment) -> ev.DomainEvent:
         """Connect provisionally and sign the voucher request that names this very registrar."""
-        registrar = registrar_in_turn(record, self._env.settings.registrars)
+        registrar = whom_to_ask(record, self._env.settings)
         try:
             factory = self._env.factory()
-            link = self._connection.provisional(Endpoint.parse(registrar), factory_client(factory))
+            link = self._connection.provisional(
+                Endpoint.parse(registrar), factory_client(factory), self._patience
+            )
             attempt = brski.prepare(factory.key.signer(), factory.chain, secured(link), now, self._env.random)
         except KeyStoreError as error:
             return self._interrupted(record, error, now)
@@ -141,9 +159,9 @@ class Bootstrap:
     ) -> ev.BootstrapFailed:
         """On to the next registrar at once; after the last of the list, back off."""
         self._connection.close()
-        more = (record.schedule.attempts + 1) % len(self._env.settings.registrars) != 0
-        due = None if more else next_attempt(record.schedule, cause, now, self._env.random)
-        return ev.BootstrapFailed(trouble(cause, now), due)
+        last = last_of_all(record, self._env.settings)
+        due = next_attempt(record.schedule, cause, now, self._env.random) if last else None
+        return ev.BootstrapFailed(trouble(cause, now), due, lies(cause))
 
     def _interrupted(
         self, record: DeviceRecord, cause: HoldfastError, now: Moment

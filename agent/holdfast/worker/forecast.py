@@ -16,13 +16,17 @@ from holdfast.keys.api import KeyRef
 from holdfast.life import events as ev
 from holdfast.life.machine import decide
 from holdfast.life.record import Anchor, CredentialState, DeviceRecord, DomainState, Hint, Provenance
+from holdfast.life.search import Candidate, Source
+from holdfast.wire.discovery.announced import Role
 from holdfast.wire.model import Moment, Purpose
-from holdfast.worker.agenda import next_due, opening, registrar_in_turn
+from holdfast.worker.agenda import next_due, opening
+from holdfast.worker.candidates import must_seek, whom_to_ask
 
 DOMAIN: Final = ""
 _MOST_EFFECTS: Final = 50
 _MOST_LOOKS: Final = 3
 _STAND_IN: Final = b"not issued yet"
+_SOMEBODY: Final = Candidate("", Role.REGISTRAR, Source.LIST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,9 @@ def foresee(
     told = []
     if record.domain.state is not DomainState.VOUCHED:
         at = max(next_due(record, settings.identities, now), now.now)
-        registrar = registrar_in_turn(record, settings.registrars)
+        registrar = whom_to_ask(record, settings)
         then = _at(now, at)
-        record, effects = _play(record, ev.BootstrapDue(), then, "", registrar)
+        record, effects = _play(record, ev.BootstrapDue(must_seek(record, settings)), then, "", registrar)
         told.append(Foreseen(DOMAIN, at, effects))
         now = then
     told += [f for f in (_foresee(record, i, now) for i in identities) if f is not None]
@@ -93,6 +97,8 @@ def _supposed(
 ) -> ev.DomainEvent | ev.IdentityEvent:
     """What happens if *effect* goes well."""
     match effect:
+        case ev.SeekRegistrars():
+            return ev.CandidatesFound((_SOMEBODY,))
         case ev.PrepareAttempt():
             return ev.AttemptPrepared(registrar, "", b"", b"", now.now)
         case ev.RequestVoucher():

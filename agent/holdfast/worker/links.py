@@ -121,12 +121,19 @@ class Connection:
             return None
         return link if link.tls is not None and link.tls.authenticated else None
 
-    def provisional(self, endpoint: Endpoint, client: Client) -> Link:
-        """A new connection whose server is not trusted yet (RFC 8995 §5.1)."""
+    def provisional(self, endpoint: Endpoint, client: Client, patience: float | None = None) -> Link:
+        """A new connection whose server is not trusted yet (RFC 8995 §5.1), standing within *patience*
+        seconds."""
         return self._open(
             endpoint,
             client.ref,
-            Channel(endpoint.host, endpoint.port, Provisional(), (client.chain, client.key)),
+            Channel(
+                endpoint.host,
+                endpoint.port,
+                Provisional(),
+                (client.chain, client.key),
+                patience=patience,
+            ),
         )
 
     def plain(self, endpoint: Endpoint) -> Link:

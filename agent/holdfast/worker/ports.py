@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from holdfast.host.clock import Clock
 from holdfast.host.config import AcmeSettings, HookSettings, Settings
 from holdfast.host.credentials import CredentialFiles
 from holdfast.host.deploy import run_hook
+from holdfast.host.discovery.gathering import Findings
 from holdfast.host.facts import HostFacts
 from holdfast.host.store import Loaded
 from holdfast.host.transport import Channel, Link
@@ -32,6 +33,10 @@ class Store(Protocol):
     def set_aside(self) -> str:
         """Keep the committed record under another name too; returns that name."""
         ...
+
+
+Search = Callable[[float, Collection[str]], Findings]
+"""Looks for registrars, listening for so many seconds, and knows which places refused us."""
 
 
 class Transport(Protocol):
@@ -79,7 +84,8 @@ class Environment:
     """Everything outside the rules: hardware, disk, network, clock, chance.
 
     ``factory`` reads the IDevID when it is first needed: reading NV costs TPM commands. ``facts`` are what
-    the host can say of itself for names. ``solver`` gives what meets ACME challenges on this host.
+    the host can say of itself for names. ``solver`` gives what meets ACME challenges on this host, ``search``
+    finds registrars that nobody configured.
     """
 
     settings: Settings
@@ -93,6 +99,7 @@ class Environment:
     random: RandomBytes
     facts: Facts = field(default_factory=HostFacts)
     solver: Callable[[AcmeSettings], Solver | None] = lambda _settings: None
+    search: Search = lambda _seconds, _refused: Findings()
     run_hook: Callable[[HookSettings, Mapping[str, str]], None] = run_hook
     observe: Callable[[Trace], None] = lambda _trace: None
     announce: Callable[[Doing], None] = lambda _doing: None

@@ -18,6 +18,13 @@ def trouble(cause: HoldfastError | Rejected, now: Moment) -> Trouble:
     return Trouble(cause.code, cause.detail, cause.clause, cause.retry.value, now.now)
 
 
+def lies(cause: HoldfastError | Rejected) -> bool:
+    """Whether *cause* says that a registrar is not what it claims to be, rather than out of reach or busy."""
+    return isinstance(cause, TrustError) or (
+        isinstance(cause, RemoteProtocolError) and not cause.busy and not cause.unsupported
+    )
+
+
 def key_is_gone(error: HoldfastError) -> bool:
     """Whether *error* says that a key will never be usable again: no wait and no retry brings it back."""
     return isinstance(error, KeyNotFound) or error.code in _GONE

@@ -48,6 +48,7 @@ from holdfast.worker.agenda import (
 from holdfast.worker.allowance import allowance, allowed
 from holdfast.worker.ascent import Ascent
 from holdfast.worker.bootstrap import Bootstrap
+from holdfast.worker.candidates import must_seek
 from holdfast.worker.certificates import certificates_of, load_chain
 from holdfast.worker.deployment import Deployer
 from holdfast.worker.dropped import dropped_due, settle
@@ -134,7 +135,7 @@ class Step:
         hasten, self._hasten = self._hasten, False  # an attempt that fails again has a wait of its own
         domain_waits = waiting(self._record.schedule, self._now(), hasten=hasten)
         if self._record.domain.state is not DomainState.VOUCHED and not domain_waits:
-            self._play(connection, ev.BootstrapDue(), None)
+            self._play(connection, ev.BootstrapDue(must_seek(self._record, self._env.settings)), None)
         for settings in self._in_turn():
             if self._record.domain.state is not DomainState.VOUCHED:
                 return
@@ -252,6 +253,8 @@ class Step:
     def _domain_effect(self, connection: Connection, effect: ev.DomainEffect) -> Iterator[ev.DomainEvent]:
         bootstrap = Bootstrap(self._env, connection)
         match effect:
+            case ev.SeekRegistrars():
+                yield from bootstrap.seek(self._record, self._now())
             case ev.PrepareAttempt():
                 yield bootstrap.prepare(self._record, self._now())
             case ev.RequestVoucher():

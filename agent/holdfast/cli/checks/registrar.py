@@ -9,6 +9,7 @@ from typing import Final
 from holdfast.cli.advice import advice
 from holdfast.cli.checks.finding import Check, Finding, Verdict
 from holdfast.cli.checks.patient import Patient
+from holdfast.cli.words import timestamp
 from holdfast.host.transport import Anchored, Channel, Limits, Plain, Provisional, TlsTransport
 from holdfast.life.record import Anchor, DeviceRecord, DomainState
 from holdfast.wire.errors import ConfigError, RemoteProtocolError, TransportError, TrustError
@@ -25,15 +26,30 @@ def look(patient: Patient) -> Iterator[Finding]:
     """TCP and a TLS handshake without a client certificate, to each server that is needed next."""
     limit = min(PATIENCE, patient.settings.limits.connect_seconds)
     transport = TlsTransport(Limits(connect=limit), patient.settings.proxy)
+    if patient.settings.discovery is not None and patient.record.domain.state is not DomainState.VOUCHED:
+        yield from _searched(patient)
     for endpoint, anchors in dict.fromkeys(_servers(patient)):
         yield _asked(patient, transport, endpoint, anchors)
+
+
+def _searched(patient: Patient) -> Iterator[Finding]:
+    """What the last search brought: a candidate each, and each source that brought nobody."""
+    search, seen = patient.record.search, "read in the record"
+    if search.at is None:
+        yield Finding(Verdict.WARN, "no search for registrars was made yet", "Start one: holdfast step", seen)
+    for each in search.refusals:
+        said = f"found at {timestamp(each.at)} and refused: {each.detail} ({each.code})"
+        yield Finding(Verdict.WARN, said, advice(each.code), seen, each.endpoint)
+    for silent in search.silent:
+        yield Finding(Verdict.OK, f"nobody by {silent}", "", seen)
 
 
 def _servers(patient: Patient) -> Iterator[tuple[Endpoint, tuple[Anchor, ...]]]:
     """Servers, and the operator's own anchors for those that have some in the place of the domain's."""
     record, settings = patient.record, patient.settings
     if record.domain.state is not DomainState.VOUCHED:
-        yield from ((Endpoint.parse(registrar), ()) for registrar in settings.registrars)
+        known = settings.registrars if settings.discovery is None else _found(record)
+        yield from ((Endpoint.parse(registrar), ()) for registrar in known)
         return
     for identity in settings.identities:
         for name in identity.rungs:
@@ -42,6 +58,14 @@ def _servers(patient: Patient) -> Iterator[tuple[Endpoint, tuple[Anchor, ...]]]:
             except ConfigError:
                 continue  # the check of the configuration tells of it
             yield rung.endpoint, rung.anchors
+
+
+def _found(record: DeviceRecord) -> tuple[str, ...]:
+    """The places that are to be asked, those that the last search found first."""
+    search = record.search
+    known = (search.trying, *search.waiting, search.good)
+    endpoints = (*(each.endpoint for each in known if each), *(r.endpoint for r in search.refusals))
+    return tuple(dict.fromkeys(endpoints))
 
 
 def _asked(
