@@ -49,9 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _line(act: str, options: argparse.Namespace) -> int:
     try:
         from holdfast_factory.line.acts import ACTS  # noqa: PLC0415 (init needs no database library)
+        from holdfast_factory.line.work import run  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError("factory.extra", f"install holdfast[factory]: {error}") from error
-    return ACTS[act](options)
+    return run(options) if act == "run" else ACTS[act](options)
 
 
 def _init(options: argparse.Namespace) -> None:

@@ -1,15 +1,37 @@
-"""The commands of the line and their options: ``verify``, ``export``, ``audit`` and ``ca``."""
+"""The commands of the line and their options: ``run``, ``verify``, ``export``, ``audit`` and ``ca``."""
 
 from __future__ import annotations
 
 import argparse
+import socket
 from pathlib import Path
 
 from holdfast_factory.authority import MODEL, ORGANIZATION
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the line's commands to *commands*; each names its function in ``acts`` as ``act``."""
+    """Add the line's commands to *commands*; each names what it does in ``cli`` as ``act``."""
+    run = _with_ledger(commands.add_parser("run", help="take units from bare board to sealed device"))
+    run.add_argument("--station", default=socket.gethostname(), metavar="NAME", help="this station's name")
+    run.add_argument(
+        "--at",
+        action="append",
+        required=True,
+        metavar="PLACE",
+        dest="places",
+        help="where a unit is: tcti:..., ssh:..., serial:..., pkcs11:...; repeatable",
+    )
+    run.add_argument(
+        "--makers", action="append", default=[], type=Path, metavar="FILE", help="roots of TPM makers (PEM)"
+    )
+    run.add_argument("--units", type=int, metavar="N", help="stop after N sealed units (default: never)")
+    run.add_argument("--once", action="store_true", help="one unit at each place, then stop")
+    run.add_argument("--poll", type=float, default=0.2, metavar="S", help="seconds between looks for a unit")
+    run.add_argument("--numbers", default="GW-{:06d}", metavar="PATTERN", help="how serial numbers are made")
+    run.add_argument("--scan", action="store_true", help="read each serial number from standard input")
+    run.add_argument("--labels", type=Path, metavar="DIR", help="write labels here")
+    run.add_argument("--json", action="store_true", help="one JSON line a unit instead of a progress bar")
+    run.set_defaults(act="run")
     verify = _with_ledger(commands.add_parser("verify", help="all that is known of a device, checked"))
     verify.add_argument("serial", metavar="SERIAL", help="its serial number, or that of a certificate")
     verify.add_argument("--json", action="store_true")

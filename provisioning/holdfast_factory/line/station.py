@@ -7,7 +7,6 @@ that meets the unit goes on at the first step that has no result.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,12 +20,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.wire import certificates
-from holdfast.wire.errors import HoldfastError, StateCorrupt, StateError, TrustError
+from holdfast.wire.errors import HoldfastError, KeyStoreUnavailable, StateCorrupt, StateError, TrustError
 from holdfast.wire.model import RandomBytes
 from holdfast_factory.line import issuing
 from holdfast_factory.line.book import Book, UnitState
 from holdfast_factory.line.entries import Json
 from holdfast_factory.line.plant import Plant
+from holdfast_factory.tpm_examiner import require_activated
 from holdfast_factory.unit import (
     Certificates,
     Endorsement,
@@ -106,7 +106,7 @@ class Station:
         self._numbered = numbered
 
     def work(self, unit: Unit, examiner: Examiner, *, scanned: str = "", unlike: str = "") -> Result | None:
-        """Take *unit* as far as it goes; None if it is the unit *unlike*, on which nothing is done.
+        """Take *unit* as far as it goes; None if there is none, or it is the unit *unlike*.
 
         A failure is written into the ledger and returned. Raises only what keeps the ledger itself from being
         written: StateError ``ledger.unavailable``, after which the same unit can be given again, and others.
@@ -114,6 +114,12 @@ class Station:
         name, serial, step = "", scanned, StepName.ENDORSEMENT
         try:
             shown = unit.endorsement()
+        except KeyStoreUnavailable:
+            return None  # it was taken away, or is not up yet
+        except HoldfastError as error:
+            self.book.failed("", step, error.code, error.detail)
+            return Result("", scanned, Ending.FAILED, step, error.code, error.detail)
+        try:
             name = examiner.identify(shown)
             if name == unlike:
                 return None
@@ -194,9 +200,7 @@ class _Job:
         if sealed is None:
             return Outcome(facts={"proved": False})
         box, secret = sealed
-        if not hmac.compare_digest(self._unit.activate(box), secret):
-            text = "the unit did not open what was sealed for its TPM and its IAK"
-            raise TrustError("factory.activation", text, clause="TPM 2.0 Part 1 §24")
+        require_activated(self._unit.activate(box), secret)
         return Outcome(facts={"proved": True})
 
     def _issue(self) -> Outcome:
