@@ -21,6 +21,7 @@ from holdfast.wire.errors import ConfigError, HoldfastError
 from holdfast_factory.authority import MODEL, ORGANIZATION, Factory, Product, init_factory, open_factory
 from holdfast_factory.ek import EK_AUTHORITY
 from holdfast_factory.line import commands as line
+from holdfast_factory.screen import commands as screen
 from holdfast_factory.swtpm import Swtpm
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _line(act: str, options: argparse.Namespace) -> int:
     try:
+        if act in screen.ACTS:
+            return screen.ACTS[act](options)
         from holdfast_factory.line.acts import ACTS  # noqa: PLC0415 (init needs no database library)
         from holdfast_factory.line.work import run  # noqa: PLC0415
     except ImportError as error:
@@ -155,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--out", required=True, metavar="DIR", type=Path, help="what ships with the device")
     make.add_argument("--json", action="store_true")
     line.add(commands)
+    screen.add(commands)
     attest = commands.add_parser("attestation-ca", help="certify attestation keys of TPMs until stopped")
     attest.add_argument("--factory", required=True, metavar="DIR", type=Path)
     attest.add_argument(

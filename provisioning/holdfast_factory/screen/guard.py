@@ -19,7 +19,7 @@ from holdfast_factory.screen.sessions import Session, Sessions, same_token
 COOKIE: Final = "line"
 TOKEN_FIELD: Final = "form-token"  # noqa: S105 - the name of a field
 SESSIONS: Final = web.AppKey("sessions", Sessions)
-HOSTS: Final = web.AppKey("hosts", frozenset)
+HOSTS: Final = web.AppKey("hosts", set[str])
 SESSION: Final = "session"
 
 HEADERS: Final = {

@@ -17,8 +17,8 @@ from holdfast.wire.errors import ConfigError
 PATIENCE: Final = 30.0
 """Seconds that a station gets to finish the step at hand before it is killed."""
 
-Command = Callable[[str, str, str], Sequence[str]]
-"""(station, place, operator) to the words of a command."""
+Command = Callable[[str, str], Sequence[str]]
+"""(station, place) to the words of a command."""
 
 
 class Stations:
@@ -38,13 +38,13 @@ class Stations:
         """Whether one of them does."""
         return any(self.running(name) for name in self.places)
 
-    async def start(self, name: str, operator: str) -> bool:
-        """Start *name* for *operator*; False if it runs already. Raises ConfigError: not one of ours."""
+    async def start(self, name: str) -> bool:
+        """Start *name*; False if it runs already. Raises ConfigError: not one of ours."""
         place = self._place(name)
         if self.running(name):
             return False
         self._running[name] = await asyncio.create_subprocess_exec(
-            *self._command(name, place, operator),
+            *self._command(name, place),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
         )
