@@ -7,6 +7,7 @@
 # Everything lands outside the repository, in ${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-~/.cache}/holdfast}/peers:
 #   trixie/              a throw-away Debian 13 root: libest's estserver and estclient, strongSwan's pki
 #   trixie-token/        another one: OpenSSL's PKCS#11 provider, SoftHSM2 and curl
+#   trixie-unit/         a unit on the factory line: OpenSSH's server and Python, nothing of ours
 #   bin/estserver, bin/estclient   GlobalSign's, built from the Go module proxy
 #   bin/scepserver, bin/scepclient, bin/scepserver-des   micromdm's SCEP, and one that answers with single DES
 #   bin/step-ca   Smallstep's CA, for SCEP and ACME
@@ -22,6 +23,7 @@ title=peers
 
 packages=libest-utils,strongswan-pki,libstrongswan-extra-plugins,openssl
 token_packages=pkcs11-provider,softhsm2,openssl,curl
+unit_packages=openssh-server,python3
 globalsign=github.com/globalsign/est
 globalsign_version=v1.0.6
 micromdm=github.com/micromdm/scep/v2
@@ -64,6 +66,12 @@ debian_root() {
 token_root() {
     compgen -G "$cache/$suite-token/usr/lib/*/ossl-modules/pkcs11.so" >/dev/null && return
     new_root "$suite-token" "$token_packages"
+}
+
+# A unit on the line, which a station reaches by SSH. An SSH server has no business on the host itself.
+unit_root() {
+    [ -x "$cache/$suite-unit/usr/sbin/sshd" ] && [ -x "$cache/$suite-unit/usr/bin/python3" ] && return
+    new_root "$suite-unit" "$unit_packages"
 }
 
 # go_build MODULE VERSION PACKAGE...: builds into $built. A module of our own pins the version:
@@ -200,6 +208,9 @@ versions() {
             printf '%s\t%s\n' "$name" "$(chroot "$cache/$suite-token" dpkg-query -W -f '${Version}' "$name")"
         done
     fi
+    if [ "$(id -u)" -eq 0 ] && [ -x "$cache/$suite-unit/usr/sbin/sshd" ]; then
+        printf 'openssh\t%s\n' "$(chroot "$cache/$suite-unit" dpkg-query -W -f '${Version}' openssh-server)"
+    fi
     if [ -x "$cache/bin/estserver" ]; then
         printf 'globalsign\t%s\n' "$globalsign_version"
     fi
@@ -238,6 +249,7 @@ flock 9 # a second run waits for the first and then finds its work done
 trap 'rm -rf "$cache"/*.building.*' EXIT
 debian_root
 token_root
+unit_root
 globalsign_tools
 micromdm_tools
 step_ca

@@ -16,7 +16,7 @@ packages=(
     openssl gnutls-bin tpm2-tools curl strace iproute2 ca-certificates mandoc zsh fish
     softhsm2 opensc libengine-pkcs11-openssl postgresql
     libtpm2-pkcs11-1 libtpm2-pkcs11-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon
-    zbar-tools
+    zbar-tools openssh-client
 )
 python_packages=(python3-venv python3-dev)
 cache="${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}/wheels"
