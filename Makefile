@@ -15,7 +15,7 @@ FULL ?=
 # An environment whose interpreter is gone counts as none.
 $(if $(wildcard $(PY)),,$(shell rm -f $(READY)))
 
-.PHONY: help setup demo test lint format interop peers bench proof-firstboot proof-life proof-cmp proof-pkcs11 proof-scep proof-acme docs fuzz coverage clean
+.PHONY: help setup demo test lint format interop peers bench proof-firstboot proof-life proof-cmp proof-cmc proof-pkcs11 proof-scep proof-acme docs fuzz coverage clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ $(READY): pyproject.toml scripts/setup.sh scripts/setup-packages.sh
 
 setup: $(READY) ## Install what is missing (every other target does it, too)
 
-demo: $(READY) ## First boot, mutual TLS and renewal (JSON=1: one JSON object; KEYS=pkcs11: a token; PROTOCOL=cmp, scep or acme)
+demo: $(READY) ## First boot, mutual TLS and renewal (JSON=1: one JSON object; KEYS=pkcs11: a token; PROTOCOL=cmp, cmc, scep or acme)
 	@$(PY) -m demo --keys $(KEYS) --protocol $(PROTOCOL) $(if $(filter 1,$(JSON)),--json)
 
 test: $(READY) ## Run the tests that need no foreign peer
@@ -65,6 +65,9 @@ proof-cmp: $(READY) peers ## Prove CMP and BRSKI-AE (FULL=1: a million mutants):
 
 proof-acme: $(READY) peers ## Prove ACME and the TPM's word: every figure, then one JSON line
 	@$(PY) -m proofs.acme
+
+proof-cmc: $(READY) peers ## Prove CMC and revocation by command: every figure, then one JSON line
+	@$(PY) -m proofs.cmc
 
 proof-scep: $(READY) peers ## Prove SCEP and the ladder down to it: every figure, then one JSON line
 	@$(PY) -m proofs.scep

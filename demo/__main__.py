@@ -26,7 +26,7 @@ def main() -> int:
         "--keys", choices=("tpm", "pkcs11"), default="tpm", help="the home of the device's keys"
     )
     parser.add_argument(
-        "--protocol", choices=("est", "cmp", "scep", "acme"), default="est", help="how to enroll"
+        "--protocol", choices=("est", "cmp", "cmc", "scep", "acme"), default="est", help="how to enroll"
     )
     options = parser.parse_args()
     quiet = options.json

@@ -13,6 +13,7 @@ from holdfast.host.config_formats import (
     proxy,
     registrar,
     split_acme_url,
+    split_cmc_url,
     split_cmp_url,
     split_est_url,
     split_scep_url,
@@ -23,6 +24,7 @@ from holdfast.host.config_model import (
     AgentSettings,
     AttestationSettings,
     ChallengeSettings,
+    CmcSettings,
     CmpSettings,
     DeploySettings,
     DiscoverySettings,
@@ -47,6 +49,9 @@ from holdfast.host.config_shape import faults_in, schema_text, with_defaults
 from holdfast.host.config_tokens import TokenSettings, read_home, read_idevid
 from holdfast.host.config_yaml import Fault, dotted, parse
 from holdfast.life.search import Source
+from holdfast.wire.cmc.settings import Form, Possession
+from holdfast.wire.cmc.settings import Legacy as CmcLegacy
+from holdfast.wire.cmc.site import DEFAULT_PATH as FULLCMC
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import KeyAlgorithm
 from holdfast.wire.scep.settings import Decryption, Legacy
@@ -55,6 +60,7 @@ __all__ = [
     "AcmeSettings",
     "AttestationSettings",
     "ChallengeSettings",
+    "CmcSettings",
     "CmpSettings",
     "DeploySettings",
     "DiscoverySettings",
@@ -221,6 +227,7 @@ class _Reader:
         readers: dict[str, Callable[[Any], ProtocolSettings]] = {
             EstSettings.kind: self._est_settings,
             CmpSettings.kind: self._cmp_settings,
+            CmcSettings.kind: self._cmc_settings,
             ScepSettings.kind: self._scep_settings,
             AcmeSettings.kind: self._acme_settings,
         }
@@ -259,6 +266,24 @@ class _Reader:
             authorities=frozenset(map(bytes.fromhex, data["authorities"])),
             implicit_confirm=data["implicit-confirm"],
             support_messages=data["support-messages"],
+        )
+
+    def _cmc_settings(self, data: Any) -> CmcSettings:
+        origin, path = split_cmc_url(data["url"]) if "url" in data else (None, FULLCMC)
+        secret = self._path(data, "secret-file")
+        if "secret-credential" in data:
+            secret = self._credentials / data["secret-credential"]
+        return CmcSettings(
+            name=data.get("name"),
+            origin=origin,
+            path=path,
+            request=Form(data["request"]),
+            identification=data.get("identification", ""),
+            secret_file=secret,
+            possession=Possession(data["possession"]),
+            authorities=frozenset(map(bytes.fromhex, data["authorities"])),
+            legacy=frozenset(map(CmcLegacy, data["legacy"])),
+            return_data=data["return-data"],
         )
 
     def _scep_settings(self, data: Any) -> ScepSettings:

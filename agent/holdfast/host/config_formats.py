@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from holdfast.host.config_tokens import object_uri, token_uri
+from holdfast.wire.cmc.site import DEFAULT_PATH as FULLCMC
 from holdfast.wire.scep.settings import DEFAULT_PATH
 
 _HOST: Final = re.compile(
@@ -85,6 +86,24 @@ def split_cmp_url(text: str) -> tuple[str, str | None]:
     if parts.scheme not in {"http", "https"}:
         raise ValueError("must start with http:// or https://")
     return f"{parts.scheme}://{_authority(parts)}", None if parts.path in {"", "/"} else parts.path
+
+
+def cmc_url(text: str) -> str:
+    """``http[s]://host[:port][/path]``; see :func:`split_cmc_url`."""
+    split_cmc_url(text)
+    return text
+
+
+def split_cmc_url(text: str) -> tuple[str, str]:
+    """Origin and path of a CMC URL. CMC protects its messages itself, so it may be plain HTTP, but EST may
+    not (RFC 7030 §3.3). Without a path it is EST's /fullcmc."""
+    parts = _split(text)
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("must start with http:// or https://")
+    where = FULLCMC if parts.path in {"", "/"} else parts.path
+    if parts.scheme == "http" and where.startswith("/.well-known/est"):
+        raise ValueError("EST is https:// alone; another server's CMC needs its path")
+    return f"{parts.scheme}://{_authority(parts)}", where
 
 
 def scep_url(text: str) -> str:
@@ -225,6 +244,7 @@ FORMATS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
         "https-url": https_url,
         "est-url": est_url,
         "cmp-url": cmp_url,
+        "cmc-url": cmc_url,
         "scep-url": scep_url,
         "acme-url": acme_url,
         "path": path,

@@ -15,6 +15,10 @@ from holdfast.host.config_tokens import TokenSettings
 from holdfast.keys.open import Pkcs11Settings, TpmSettings
 from holdfast.life.search import Source
 from holdfast.wire.acme.account import ExternalAccount
+from holdfast.wire.cmc.proofs import SharedSecret
+from holdfast.wire.cmc.settings import Form, Possession
+from holdfast.wire.cmc.settings import Legacy as CmcLegacy
+from holdfast.wire.cmc.site import DEFAULT_PATH as FULLCMC
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.http import HttpCredentials
 from holdfast.wire.model import KeyAlgorithm
@@ -170,6 +174,36 @@ class CmpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CmcSettings:
+    """Enrollment over CMC (RFC 10002). ``origin`` is ``http[s]://host:port``; None: the registrar, over EST.
+
+    Messages are signed by the device's identity or, with a ``secret_file``, at first by the new key, with the
+    secret as proof. ``authorities``: SHA-256 of keys that may sign answers without being CA or RA by their
+    certificates.
+    """
+
+    kind: ClassVar[str] = "cmc"
+
+    name: str | None = None
+    origin: str | None = None
+    path: str = FULLCMC
+    request: Form = Form.PKCS10
+    identification: str = ""
+    secret_file: Path | None = None
+    possession: Possession = Possession.SIGNATURE
+    authorities: frozenset[bytes] = frozenset()
+    legacy: frozenset[CmcLegacy] = frozenset()
+    return_data: bool = True
+
+    @property
+    def secret(self) -> SharedSecret | None:
+        """The secret, read now. Raises ConfigError."""
+        if self.secret_file is None:
+            return None
+        return SharedSecret(read_secret(self.secret_file), self.identification)
+
+
+@dataclass(frozen=True, slots=True)
 class ChallengeSettings:
     """Where a SCEP challenge comes from: a file, or the output of a command (``argv``, without a shell)."""
 
@@ -265,7 +299,7 @@ class AcmeSettings:
         return ExternalAccount.parse(self.external, text)
 
 
-ProtocolSettings = EstSettings | CmpSettings | ScepSettings | AcmeSettings
+ProtocolSettings = EstSettings | CmpSettings | CmcSettings | ScepSettings | AcmeSettings
 """One rung of a ladder. Each kind of it has a ``kind`` as the file spells it, and a ``name`` or None."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast.host.config_acme import faults as acme_faults
+from holdfast.host.config_cmc import faults as cmc_faults
 from holdfast.host.config_formats import split_est_url
 from holdfast.host.config_model import rung_names
 from holdfast.host.config_scep import faults as scep_faults
@@ -80,6 +81,7 @@ class Rules:
         rules: dict[str, Callable[[KeyPath], Iterator[Fault]]] = {
             "est": self._est,
             "cmp": self._cmp,
+            "cmc": lambda where: cmc_faults(self, where),
             "scep": lambda where: scep_faults(self, where),
             "acme": lambda where: acme_faults(self, where),
         }

@@ -16,6 +16,7 @@ from holdfast.host.challenge import read_challenge
 from holdfast.host.config import (
     AcmeSettings,
     AttestationSettings,
+    CmcSettings,
     CmpSettings,
     EstSettings,
     IdentitySettings,
@@ -27,6 +28,8 @@ from holdfast.wire.acme.challenges import DEVICE_ATTEST_01, Solver
 from holdfast.wire.acme.client import AcmeProtocol
 from holdfast.wire.certificates import load_all
 from holdfast.wire.ciphers import ContentCipher
+from holdfast.wire.cmc.client import CmcProtocol
+from holdfast.wire.cmc.site import Site as CmcSite
 from holdfast.wire.cmp.client import CmpProtocol, Form, Inquirer
 from holdfast.wire.cmp.paths import WELL_KNOWN
 from holdfast.wire.cmp.protection import SharedSecret
@@ -93,6 +96,8 @@ def rung_of(
             return _est(name, protocol, record, random)
         case CmpSettings():
             return _cmp(name, protocol, record, random, asker=asker)
+        case CmcSettings():
+            return _cmc(name, protocol, record)
         case ScepSettings():
             return _scep(name, protocol, record)
         case AcmeSettings():
@@ -139,6 +144,26 @@ def _cmp(
         protocol=protocol,
         endpoint=Endpoint.of_url(settings.origin or record.domain.registrar),
         client_certificate=at_registrar,
+    )
+
+
+def _cmc(name: str, settings: CmcSettings, record: DeviceRecord) -> Rung:
+    """At the registrar it is EST's /fullcmc, and EST proves a new certificate, too."""
+    protocol = CmcProtocol(
+        site=CmcSite(settings.path),
+        secret=settings.secret,
+        pins=settings.authorities,
+        form=settings.request,
+        possession=settings.possession,
+        legacy=settings.legacy,
+        return_data=settings.return_data,
+    )
+    at_registrar = settings.origin is None
+    return Rung(
+        name=name,
+        protocol=protocol,
+        endpoint=Endpoint.of_url(settings.origin or record.domain.registrar),
+        probe=fetch_request(CACERTS) if at_registrar else None,
     )
 
 
