@@ -63,5 +63,8 @@ dscreate from-file /holdfast/directory.inf
 pkispawn -v -f /holdfast/ca.cfg -s CA
 systemctl stop pki-tomcatd@pki-tomcat.service
 dsctl ca stop
-cp /root/.dogtag/pki-tomcat/ca_admin_cert.p12 /holdfast/admin.p12
+# For the tests: the CA, and the agent whom it trusts to ask for others; in PEM and as NSS database for its own clients.
+certutil -L -d /etc/pki/pki-tomcat/alias -n 'caSigningCert cert-pki-tomcat CA' -a >/holdfast/ca.pem
+openssl pkcs12 -in /root/.dogtag/pki-tomcat/ca_admin_cert.p12 -passin pass:Secret.123 -nodes -out /holdfast/admin.pem
+cp -r /root/.dogtag/pki-tomcat/ca/alias /holdfast/nss
 rm -rf /var/cache/apt /var/lib/apt /var/log/pki/*.log /var/lib/pki/pki-tomcat/work/*
