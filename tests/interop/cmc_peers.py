@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_der_private_key,
+    load_pem_private_key,
     pkcs12,
 )
 
@@ -34,7 +35,6 @@ REFERENCE, SECRET = "gateway-7", "nine bean rows and a hive"
 TLS_SECRET = b"tls"
 DOGTAG = Path(__file__).parents[2] / "scripts" / "peers-dogtag.sh"
 DOGTAG_SECONDS = 240
-DOGTAG_PASSWORD = b"Secret.123"
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Realm:
         write_identity(directory, "ra", (self.server.certificate,), self.server.key)
         write_identity(directory, "device", self.device.chain, self.device.key)
         (directory / "anchors.pem").write_bytes(pki.pem(self.authority.certificate))
+        (directory / "issuer.pem").write_bytes(pki.pem(self.authority.certificate))
         (directory / "device-anchors.pem").write_bytes(pki.pem(self.maker.certificate))
         (directory / "secrets").write_text(f"{REFERENCE} {SECRET}\n")
         store = pkcs12.serialize_key_and_certificates(
@@ -186,12 +187,9 @@ class Dogtag:
 def dogtag(directory: Path) -> Iterator[Dogtag]:
     """Dogtag CA as it was set up, on ports that are free, until the block ends."""
     root = dogtag_root()
-    key, certificate, others = pkcs12.load_key_and_certificates(
-        (root / "holdfast/admin.p12").read_bytes(), DOGTAG_PASSWORD
-    )
-    assert certificate is not None
-    assert key is not None
-    (authority,) = (other for other in others if other.subject == certificate.issuer)
+    authority = x509.load_pem_x509_certificate((root / "holdfast/ca.pem").read_bytes())
+    agent = (root / "holdfast/admin.pem").read_bytes()
+    key, certificate = load_pem_private_key(agent, None), x509.load_pem_x509_certificate(agent)
     ldap, plain, https, ajp, shutdown = (free_port() for _ in range(5))
     command = [str(DOGTAG.parent / "dogtag/serve.sh"), str(root)]
     command += [str(port) for port in (ldap, plain, https, ajp, shutdown)]

@@ -30,7 +30,7 @@ import org.bouncycastle.pkcs.jcajce.JcaPKCS10CertificationRequestBuilder;
  *   do=enroll|revoke|getcert|getcrl   form=tcr|crm|decrypt   by=NAME (NAME.pem, NAME.key) or by=key (the new key itself)
  *   subject=DN   dns=NAME   identification=NAME secret=TEXT   passphrase=TEXT   serial=HEX   est=yes
  *   wrong=signature|pop|witness|link|nonce-missing|part|control|swapped|decryption: breaks just that
- * The directory holds anchors.pem, under which answers must stand. The last line printed is the outcome.
+ * The directory holds anchors.pem, under which answers must stand, and issuer.pem, the CA. The last line printed is the outcome.
  */
 public final class CmcClient {
     private static final ASN1ObjectIdentifier UNHEARD_OF = new ASN1ObjectIdentifier("1.3.6.1.4.1.99999.7");
@@ -59,7 +59,8 @@ public final class CmcClient {
 
     /** What the server says, once everything that can be judged about it has been. */
     private record Answer(CMSSignedData signed, TaggedAttribute[] controls, CMCStatusInfoV2 status) {
-        int code() { return ((ASN1Integer) status.getCMCStatus().toASN1Primitive()).intValueExact(); }
+        /** 0 for a Simple PKI Response: it is only ever a success. */
+        int code() { return status == null ? 0 : ((ASN1Integer) status.getCMCStatus().toASN1Primitive()).intValueExact(); }
 
         X509CertificateHolder certificateFor(PublicKey key) throws Exception {
             @SuppressWarnings("unchecked") Collection<X509CertificateHolder> all = signed.getCertificates().getMatches(null);
@@ -127,14 +128,16 @@ public final class CmcClient {
         byte[] body = in == null ? new byte[0] : in.readAllBytes();
         String type = String.valueOf(connection.getContentType());
         System.out.println("http " + connection.getResponseCode() + " " + type);
-        if (!type.startsWith("application/pkcs7-mime") || !type.contains("smime-type=CMC-response")) {
+        if (!type.startsWith("application/pkcs7-mime") || !(type.contains("smime-type=CMC-response") || type.contains("smime-type=certs-only"))) {
             throw new IOException("Content-Type " + type + ": " + new String(body, StandardCharsets.ISO_8859_1));
         }
         return est ? Base64.getMimeDecoder().decode(body) : body;
     }
 
-    /** Signed by a CMC server under the anchors, in answer to this very message. */
+    /** Certificates and CRLs alone, or signed by a CMC server under the anchors in answer to this very message. */
     private Answer judge(byte[] message) throws Exception {
+        CMSSignedData bare = new CMSSignedData(message);
+        if (bare.getSignerInfos().size() == 0 && bare.getSignedContent() == null) { return new Answer(bare, new TaggedAttribute[0], null); }
         CMSSignedData signed = Cmc.open(message, CMCObjectIdentifiers.id_cct_PKIResponse);
         X509Certificate by = Cmc.signerCertificate(signed, anchors);
         if (by == null) { throw new Cmc.Refused(CMCFailInfo.badMessageCheck, "the answer's signer is not there"); }
@@ -148,14 +151,18 @@ public final class CmcClient {
             controls[i] = TaggedAttribute.getInstance(response.getControlSequence().getObjectAt(i));
             if (!parts.add(controls[i].getBodyPartID().getID())) { throw new Cmc.Refused(CMCFailInfo.badRequest, "a body part twice"); }
         }
-        ASN1Encodable echoed = Cmc.value(controls, CMCObjectIdentifiers.id_cmc_transactionId);
-        if (echoed == null || !ASN1Integer.getInstance(echoed).hasValue(transaction)) { throw new Cmc.Refused(CMCFailInfo.badRequest, "another transaction"); }
-        byte[] returned = Cmc.octets(controls, CMCObjectIdentifiers.id_cmc_recipientNonce);
-        if (!wrong("nonce-missing") && !Arrays.equals(returned, nonce)) { throw new Cmc.Refused(CMCFailInfo.badRequest, "another nonce"); }
-        theirs = Cmc.octets(controls, CMCObjectIdentifiers.id_cmc_senderNonce);
-        if (!wrong("nonce-missing") && theirs == null) { throw new Cmc.Refused(CMCFailInfo.badRequest, "no nonce of the server's"); }
         CMCStatusInfoV2 status = CMCStatusInfoV2.getInstance(Cmc.value(controls, CMCObjectIdentifiers.id_cmc_statusInfoV2));
         if (status == null) { throw new Cmc.Refused(CMCFailInfo.badRequest, "no CMCStatusInfoV2"); }
+        ASN1Encodable echoed = Cmc.value(controls, CMCObjectIdentifiers.id_cmc_transactionId);
+        byte[] returned = Cmc.octets(controls, CMCObjectIdentifiers.id_cmc_recipientNonce);
+        theirs = Cmc.octets(controls, CMCObjectIdentifiers.id_cmc_senderNonce);
+        if (echoed == null && returned == null && status.getCMCStatus().equals(CMCStatus.failed)) {
+            System.out.println("unechoed"); // the server could not read, or did not believe, what it would have to repeat
+        } else {
+            if (echoed == null || !ASN1Integer.getInstance(echoed).hasValue(transaction)) { throw new Cmc.Refused(CMCFailInfo.badRequest, "another transaction"); }
+            if (!wrong("nonce-missing") && !Arrays.equals(returned, nonce)) { throw new Cmc.Refused(CMCFailInfo.badRequest, "another nonce"); }
+            if (!wrong("nonce-missing") && theirs == null) { throw new Cmc.Refused(CMCFailInfo.badRequest, "no nonce of the server's"); }
+        }
         for (BodyPartID each : status.getBodyList()) { System.out.println("about " + each.getID()); }
         return new Answer(signed, controls, status);
     }
@@ -236,7 +243,7 @@ public final class CmcClient {
             controls.add(Cmc.control(108, CMCObjectIdentifiers.id_cmc_queryPending, new DEROctetString(wait.getPendToken())));
             answer = exchange(controls);
         }
-        if (answer.code() == 6) {
+        if (Cmc.value(answer.controls(), CMCObjectIdentifiers.id_cmc_encryptedPOP) != null) {
             controls = controls();
             controls.add(Cmc.control(109, CMCObjectIdentifiers.id_cmc_decryptedPOP, decrypt(answer, request)));
             answer = exchange(controls, request);
@@ -288,7 +295,7 @@ public final class CmcClient {
 
     private Answer run() throws Exception {
         List<TaggedAttribute> controls = controls();
-        X500Name issuer = X500Name.getInstance(anchors.get(0).getSubjectX500Principal().getEncoded());
+        X500Name issuer = X500Name.getInstance(Cmc.certificates(home.resolve("issuer.pem")).get(0).getSubjectX500Principal().getEncoded());
         switch (get("do")) {
             case "enroll":
                 return enroll();

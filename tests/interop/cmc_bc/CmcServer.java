@@ -341,15 +341,17 @@ public final class CmcServer {
     private void challenge(Asked asked, Answer answer) throws Exception {
         byte[] value = Cmc.random(32);
         challenged.put(Base64.getEncoder().encodeToString(asked.whole().getEncoded("DER")), value);
+        Extension named = asked.extensions() == null ? null : asked.extensions().getExtension(Extension.subjectKeyIdentifier);
+        if (named == null) { throw new Cmc.Refused(CMCFailInfo.popRequired, "a key that only decrypts, without an identifier"); }
         CMSEnvelopedDataGenerator generator = new CMSEnvelopedDataGenerator();
         generator.addRecipientInfoGenerator(new JceKeyTransRecipientInfoGenerator(
-            new SubjectKeyIdentifier(Cmc.digest(Cmc.SHA256, asked.key().getEncoded())).getKeyIdentifier(),
+            SubjectKeyIdentifier.getInstance(named.getParsedValue()).getKeyIdentifier(),
             publicKey(asked.key())));
         CMSEnvelopedData enveloped = generator.generate(
             new CMSProcessableByteArray(value), new JceCMSContentEncryptorBuilder(CMSAlgorithm.AES128_CBC).build());
         answer.add(CMCObjectIdentifiers.id_cmc_encryptedPOP, new EncryptedPOP(
             asked.whole(), enveloped.toASN1Structure(), Cmc.HMAC256, Cmc.SHA256, Cmc.digest(Cmc.SHA256, value)));
-        answer.status(new CMCStatusInfoV2Builder(CMCStatus.popRequired, asked.part()).setOtherInfo(CMCFailInfo.popRequired));
+        answer.status(new CMCStatusInfoV2Builder(CMCStatus.failed, asked.part()).setOtherInfo(CMCFailInfo.popRequired));
         log.add("challenged");
     }
 
