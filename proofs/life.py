@@ -12,7 +12,7 @@ from years.fleet import RECOVERY_GOAL, STEADY_GOAL
 from years.many import Share, live
 
 FULL: Final = os.environ.get("FULL") == "1"
-LIVES: Final = (Share("week", 200), Share("year", 5000)) if FULL else (Share("week", 10), Share("year", 990))
+LIVES: Final = (Share("week", 200), Share("year", 5000)) if FULL else (Share("week", 20), Share("year", 980))
 """The seeds from 0 on of each profile. A life with certificates of 7 days has 780 renewals, and costs as much
 as twenty with certificates of a year."""
 

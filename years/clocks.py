@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import PosixPath
 from typing import Final
 
 from holdfast.host.clock import SystemClock
@@ -25,13 +25,20 @@ class Time:
         self.now = max(self.now, moment)
 
 
+class _NoFile(PosixPath):
+    """Where systemd-timesyncd would leave its mark; it does not run here, and the real disk is not asked."""
+
+    def exists(self, **_: bool) -> bool:
+        return False
+
+
 class HostClock(SystemClock):
     """The agent's real clock code over a wall clock that may be wrong by ``error``."""
 
     def __init__(self, time: Time, fuse: Fuse) -> None:
         self._time = time
         super().__init__(
-            wall=self._wall_time, synchronised=lambda: self.synchronised, marker=Path("/nowhere")
+            wall=self._wall_time, synchronised=lambda: self.synchronised, marker=_NoFile("/nowhere")
         )
         self._fuse = fuse
         self.error = timedelta(0)

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
 from pathlib import PurePath
 from random import Random
@@ -245,7 +246,7 @@ class Disk:
     def _place(self, path: PurePath | str, dir_fd: int | None) -> tuple[Folder, str]:
         if dir_fd is not None:
             return self._folder(dir_fd), str(path)
-        *above, name = PurePath(path).parts[1:] or ("",)
+        *above, name = _parts(str(path))
         folder: Node | None = self.root
         for part in above:
             folder = folder.entries.get(part) if isinstance(folder, Folder) else None
@@ -268,6 +269,11 @@ class Disk:
             return folder.entries[name]
         except KeyError:
             raise FileNotFoundError(errno.ENOENT, "missing", name) from None
+
+
+@lru_cache(256)
+def _parts(path: str) -> tuple[str, ...]:
+    return PurePath(path).parts[1:] or ("",)
 
 
 def _status(node: Node) -> Status:

@@ -4,36 +4,74 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from holdfast.host.transport import Channel
-from holdfast.wire.errors import TransportError
+from holdfast.wire.errors import TransportError, TrustError
 from holdfast.wire.est.session import EstLimits
 from holdfast.wire.model import HttpRequest, HttpResponse
 from holdfast_sim import ca
-from holdfast_sim.ca import Credential, Validity
+from holdfast_sim.ca import Authority, Credential, Validity
 from holdfast_sim.domain import CMC_RA, Domain
-from holdfast_sim.faults import BRSKI, CONNECTION, EST_ENROLL, EST_GET, EVERYWHERE, KINDS, Fault, FaultPlan
+from holdfast_sim.faults import (
+    BRSKI,
+    CMP,
+    CMP_REQUESTS,
+    CONNECTION,
+    EST_ENROLL,
+    EST_GET,
+    EVERYWHERE,
+    KINDS,
+    MASA,
+    SCEP_MESSAGE,
+    STANDING,
+    Fault,
+    FaultPlan,
+)
 from holdfast_sim.link import InProcessLink, InProcessTransport
+from holdfast_sim.scep_authority import ScepPolicy
 from holdfast_sim.site import Server, Site
 from holdfast_sim.transcript import Entry, Transcript
-from holdfast_sim.world import EstPolicy, World
+from holdfast_sim.world import EstPolicy, StandingPolicy, World
 
 from .clocks import Time
+from .house import REGISTRARS, House
 from .power import Fuse
 
 SERIAL: Final = "HF-0001"
-REGISTRARS: Final = ("registrar.example:8443", "second.example:8443")
-PLACES: Final = (*sorted(EST_GET | EST_ENROLL | BRSKI), CONNECTION, EVERYWHERE)
-"""Where the simulator can misbehave towards a device; its MASA hears of faults over TLS only."""
+Town = Literal["main", "annex"]
+"""Where a server is: the registrars are in one place, everything else in another, and each has faults and
+outages of its own."""
 
-FAULTS: Final = tuple((where, kind) for where in PLACES for kind in sorted(KINDS[where]))
+_PLAIN: Final = ("annex.example", 8080)
+_STATUS: Final = "http://status.example"
 
+PLACES: Final[dict[str, tuple[str, ...]]] = {
+    "est": (*sorted(EST_GET | EST_ENROLL), CONNECTION, EVERYWHERE),
+    "brski": (*sorted(BRSKI), "masa-requestvoucher"),
+    "cmp": (CMP, *sorted(CMP_REQUESTS - {"cmp-p10cr", "cmp-cr"}), "cmp-certConf", "cmp-pollReq"),
+    "scep": ("getcacaps", "getcacert", SCEP_MESSAGE),
+    "standing": tuple(sorted(STANDING)),
+}
+"""Where the simulator can misbehave towards a device of these lives, by what the device does there."""
+
+FAULTS: Final = tuple(
+    (where, kind) for places in PLACES.values() for where in places for kind in sorted(KINDS[where])
+)
+
+_LIES: Final = frozenset(
+    {"swap-certificate", "key-mismatch", "foreign-ca", "foreign-signer", "device-signer"}
+)
+"""Faults by which a server shows that it is not to be trusted, where a certificate is asked for."""
+
+_ELSEWHERE: Final = BRSKI | MASA | STANDING
+
+_ENROLLS: Final = ("/simpleenroll", "/simplereenroll", "/.well-known/cmp", "operation=PKIOperation")
 
 LONGEST_WAIT: Final = EstLimits().longest_wait
 
@@ -50,48 +88,94 @@ _NOTHING: Final = Entry("", "", "", "", "", (), 0, "", 0, (), 0, "", (), dropped
 
 class Estate:
     """Servers over one world. ``applied`` counts the faults that met a request or a connection;
-    ``patience_until`` is until when some answer asked the device to wait."""
+    ``patience_until`` is until when some answer asked the device to wait; ``cut_off`` counts what keeps the
+    device from each place. ``strayed`` says that in this step the device was lied to in one place and then
+    asked for a certificate in the other."""
 
-    def __init__(self, time: Time, chance: Random, fuse: Fuse, life: timedelta) -> None:
+    def __init__(self, time: Time, chance: Random, fuse: Fuse, life: timedelta, house: House) -> None:
         self._time = time
         self._fuse = fuse
-        self._faults: list[Fault] = []
+        self._faults: list[tuple[Town, Fault]] = []
         self._earlier: Counter[str] = Counter()
+        self.house = house
         self.world = World.create(
             lambda: time.now, chance.randbytes, names=("registrar.example",), est=EstPolicy(life=life)
         )
+        self.world.scep = ScepPolicy(life=life)
+        if house.told:
+            both = chance.random() < 0.5
+            ocsp = both or chance.random() < 0.5
+            self.world.standing = StandingPolicy(_STATUS, ocsp, both or not ocsp, life=house.interval)
         self.world.sell(SERIAL)
-        self.usual = self.world.est
+        self.usual = (self.world.est, self.world.cmp, self.world.scep)
         self._issuing: dict[x509.Certificate, None] = {}
-        self.site = Site(self.world, transcript=_Silent())
-        servers: dict[tuple[str, int], Server] = {}
-        for name in REGISTRARS:
-            host, _, port = name.partition(":")
-            servers[host, int(port)] = "registrar"
-        self._links = InProcessTransport(
-            self.site,
-            servers,
-            on_request=self._count,
-            on_response=self._heard,
-        )
+        registrars = [name.partition(":") for name in REGISTRARS]
+        main: dict[tuple[str, int], Server] = {(host, int(port)): "registrar" for host, _, port in registrars}
+        annex: dict[tuple[str, int], Server] = {
+            ("annex.example", 443): "registrar",
+            _PLAIN: "plain",
+            ("status.example", 80): "plain",
+        }
+        self._towns: dict[str, Town] = {host: "main" for host, _ in main}
+        self.sites: dict[Town, Site] = {t: Site(self.world, transcript=_Silent()) for t in ("main", "annex")}
+        self._links = {
+            "main": self._transport("main", main),
+            "annex": self._transport("annex", annex),
+        }
         self._forgotten: Credential | None = None
         self._mended: Credential | None = None
         self.patience_until = time.now
-        self.outages = 0
+        self.cut_off: Counter[Town] = Counter()
         self.requests = 0
+        self._liars: set[Town] = set()
+        self._told: dict[Town, int] = {"main": 0, "annex": 0}
+        self.strayed = False
+        self.revoked_at: dict[int, datetime] = {}
+
+    def _transport(self, town: Town, servers: dict[tuple[str, int], Server]) -> InProcessTransport:
+        return InProcessTransport(
+            self.sites[town],
+            servers,
+            on_request=lambda request: self._count(town, request),
+            on_response=self._heard,
+        )
 
     # --- the network ---------------------------------------------------------------------------------
 
     def open(self, channel: Channel) -> InProcessLink:
         """Implements ``holdfast.worker.ports.Transport``."""
         self._fuse.point("connect")
-        if self.outages:
+        town = self._towns.get(channel.host, "annex")
+        if self.cut_off[town]:
             raise TransportError("transport.unreachable", "an outage")
-        return self._links.open(channel)
+        try:
+            return self._links[town].open(channel)
+        except TrustError:
+            self._liars.add(town)
+            raise
 
-    def _count(self, _request: HttpRequest) -> None:
+    def begin_step(self) -> None:
+        """A new worker: it knows nothing of what the one before met."""
+        self._liars.clear()
+        self._note_lies()
+        self._liars.clear()
+        self.strayed = False
+
+    def _note_lies(self) -> None:
+        """Which place has lied since the last look."""
+        for town, site in self.sites.items():
+            applied = site.faults.applied
+            new = applied[self._told[town] :]
+            if any(fault.kind in _LIES and fault.where not in _ELSEWHERE for fault in new):
+                self._liars.add(town)
+            self._told[town] = len(applied)
+
+    def _count(self, town: Town, request: HttpRequest) -> None:
         self._fuse.point("request")
         self.requests += 1
+        if any(part in request.target for part in _ENROLLS):
+            self._note_lies()
+            self.strayed = self.strayed or bool(self._liars - {town})
 
     def _heard(self, response: HttpResponse) -> None:
         self._fuse.point("answer")
@@ -108,27 +192,44 @@ class Estate:
 
     @property
     def applied(self) -> Counter[str]:
-        return self._earlier + Counter(map(str, self.site.faults.applied))
+        now = (fault for site in self.sites.values() for fault in site.faults.applied)
+        return self._earlier + Counter(map(str, now))
 
-    def begin_fault(self, fault: Fault) -> None:
-        self._faults.append(fault)
-        self.site.faults.add(fault)
+    def begin_fault(self, fault: Fault, town: Town = "main") -> None:
+        self._faults.append((town, fault))
+        self.sites[town].faults.add(fault)
 
-    def end_fault(self, fault: Fault) -> None:
-        self._faults.remove(fault)
-        self._earlier = self.applied
-        self.site.faults = FaultPlan(self._faults)
+    def end_fault(self, fault: Fault, town: Town = "main") -> None:
+        self._faults.remove((town, fault))
+        self._note_lies()
+        site = self.sites[town]
+        self._earlier += Counter(map(str, site.faults.applied))
+        site.faults = FaultPlan(fault for where, fault in self._faults if where == town)
+        self._told[town] = 0
         self._tidy()
 
     def revoke(self) -> None:
         """The certificate that was issued last is accepted no more."""
         if self.world.issued:
-            self.world.revoked.add(self.world.issued[-1].certificate.serial_number)
+            serial = self.world.issued[-1].certificate.serial_number
+            self.world.revoked.add(serial)
+            self.revoked_at.setdefault(serial, self._time.now)
+
+    def publishes(self, leaf: x509.Certificate) -> bool:
+        """Whether somebody tells of *leaf* if it is revoked, now."""
+        domain, policy = self.world.domain, self.world.standing
+        if not policy.url:
+            return False
+        current = leaf.issuer == domain.issuing.certificate.subject
+        known = leaf.issuer in {c.subject for c in domain.intermediates}
+        return (policy.ocsp and known) or (policy.crl and current)
 
     def restart(self) -> None:
         """What servers keep in memory only is gone: who waits for an approval, nonces."""
         self.world.pending.clear()
         self.world.nonces.clear()
+        self.world.cmp_desk.conversations.clear()
+        self.world.scep_desk.transactions.clear()
 
     # --- CAs over the years --------------------------------------------------------------------------
 
@@ -144,10 +245,7 @@ class Estate:
         """An owner does not hand out more CA certificates than devices take: the oldest go."""
         domain = self.world.domain
         while domain.former and len(set(domain.cacerts)) > EstLimits().ca_certificates:
-            domain = replace(domain, former=domain.former[:-1])
-            names = {root.subject for root in domain.anchors}
-            links = tuple(link for link in domain.links if {link.issuer, link.subject} <= names)
-            domain = replace(domain, links=links)
+            domain = _with_former(domain, domain.former[:-1])
         self.world.domain = domain
 
     def new_servers(self) -> None:
@@ -156,7 +254,12 @@ class Estate:
         self.world.sell(SERIAL)
 
     def retire_old_cas(self) -> None:
-        self.world.domain = self.world.domain.without_former()
+        """All but those that the servers still show, if the next change of root has begun already."""
+        domain = self.world.domain
+        shown = domain.registrar.chain[-1]
+        needed = () if shown == domain.root.certificate else domain.former
+        kept = tuple(pair for pair in needed if pair[0].certificate == shown)
+        self.world.domain = _with_former(domain, kept)
 
     def let_registrar_expire(self) -> None:
         """The operator forgot a renewal; :meth:`mend_registrar` mends it, and so do new servers."""
@@ -170,6 +273,14 @@ class Estate:
     def mend_registrar(self) -> None:
         if self.world.domain.registrar is self._forgotten and self._mended is not None:
             self.world.domain = replace(self.world.domain, registrar=self._mended)
+
+
+def _with_former(domain: Domain, former: tuple[tuple[Authority, Authority], ...]) -> Domain:
+    """*domain* with only these CAs of before, and the links between the roots that it then has."""
+    domain = replace(domain, former=former)
+    names = {root.subject for root in domain.anchors}
+    links = tuple(link for link in domain.links if {link.issuer, link.subject} <= names)
+    return replace(domain, links=links)
 
 
 def _retry_after(response: HttpResponse) -> timedelta:

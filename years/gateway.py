@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
 from random import Random
 from typing import Final
 
-from holdfast.host.config import Settings, load
+from holdfast.host.clock import believed
+from holdfast.host.config import Settings
 from holdfast.host.credentials import CredentialFiles
 from holdfast.host.store import StateStore
 from holdfast.keys.api import KeyRef
+from holdfast.life.record import CredentialState, DeviceRecord
 from holdfast.resident.agent import FIRST_RETRY, LONGEST_RETRY, SHORTEST_WAIT
 from holdfast.wire.brski.idevid import aki
 from holdfast.wire.errors import HoldfastError
+from holdfast.worker.agenda import turn_of
 from holdfast.worker.ports import Environment, FactoryIdentity
 from holdfast.worker.step import Step, StepReport
 
 from .clocks import HostClock, Time
 from .disk import Disk, Link
-from .estate import REGISTRARS, SERIAL, Estate
+from .estate import SERIAL, Estate
+from .house import STATE, settings_for
 from .keys import SoftKey, SoftTpm
 from .power import Fuse, PowerCut
 
-IDENTITY: Final = "ldevid"
-STATE: Final = Path("/state")
 HEARTBEAT: Final = timedelta(days=90)
 """A step comes at least this often. The resident process looks every six hours; who is lazier sees more."""
 
@@ -44,12 +43,12 @@ class Woken:
 class Gateway:
     """``wait`` is how long the host sleeps after the last step; None while it has no power."""
 
-    def __init__(self, time: Time, chance: Random, estate: Estate, fuse: Fuse, settings: Settings) -> None:
+    def __init__(self, time: Time, chance: Random, estate: Estate, fuse: Fuse) -> None:
         self._time = time
         self._chance = chance
         self._estate = estate
         self.fuse = fuse
-        self.settings = settings
+        self.settings: Settings = settings_for(estate.house)
         self.disk = Disk(fuse)
         self.keys = SoftTpm(fuse)
         self.clock = HostClock(time, fuse)
@@ -68,13 +67,14 @@ class Gateway:
     def files(self, name: str) -> CredentialFiles:
         return CredentialFiles(STATE / "identities", name)
 
-    def deployed(self) -> str:
-        """Which directory other programs see, "" for none."""
-        link = self.disk.find(STATE / "identities" / IDENTITY / "current")
+    def deployed(self, name: str) -> str:
+        """Which directory of the identity *name* other programs see, "" for none."""
+        link = self.disk.find(STATE / "identities" / name / "current")
         return link.target if isinstance(link, Link) else ""
 
     def step(self) -> Woken:
         """One worker, from the durable state."""
+        self._estate.begin_step()
         try:
             return Woken(report=Step(self._environment()).run())
         except HoldfastError as error:
@@ -89,6 +89,13 @@ class Gateway:
             return timedelta(seconds=min(FIRST_RETRY * 2 ** min(self._failures - 1, 10), LONGEST_RETRY))
         self._failures = 0
         return min(max(woken.report.wait, timedelta(seconds=SHORTEST_WAIT)), HEARTBEAT)
+
+    def next_turn(self, record: DeviceRecord) -> timedelta | None:
+        """How long from now until the first of the active credentials is to be renewed."""
+        now = believed(self.clock, record.proven, record.time_floor)
+        entries = ((record.identity(s.name), s) for s in self.settings.identities)
+        turns = [turn_of(e, s, now) for e, s in entries if e.credential.state is CredentialState.ACTIVE]
+        return min(turns) - now.now if turns else None
 
     def lose_power(self) -> None:
         self.powered = False
@@ -120,26 +127,3 @@ class Gateway:
     def _idevid(self) -> FactoryIdentity:
         self.keys.answer("read the IDevID")
         return self._factory
-
-
-def settings_for(*, registrars: int, same_key: bool) -> Settings:
-    """The settings of one device, read by the agent's own reader once."""
-    settings = _settings(registrars)
-    identity = settings.identities[0]
-    renew = replace(identity.renew, same_key=same_key)
-    return replace(settings, state_directory=STATE, identities=(replace(identity, renew=renew),))
-
-
-@cache
-def _settings(registrars: int) -> Settings:
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        (directory / "anchors.pem").write_bytes(b"")
-        config = directory / "holdfast.yaml"
-        config.write_text(
-            f"state-directory: {directory}\n"
-            f"manufacturer: {{anchors: {directory / 'anchors.pem'}}}\n"
-            f"registrars: [{', '.join(REGISTRARS[:registrars])}]\n"
-            f"identities: [{{name: {IDENTITY}, protocols: [{{est: {{}}}}]}}]\n"
-        )
-        return load(config)

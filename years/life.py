@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Final
 
-from holdfast.life.record import CredentialState
-
 from .clocks import Time
 from .disk import mounted
 from .estate import Estate
-from .gateway import IDENTITY, Gateway, Woken, settings_for
+from .gateway import Gateway, Woken
+from .house import House
 from .judge import CURED_WITHIN, Judge, Violation, in_words
+from .memo import remembering
 from .misfortunes import DAY, HOUR, MINUTE, SECOND, YEAR, Catalogue, Misfortune
 from .power import Fuse
 from .tally import Tally
@@ -42,7 +42,7 @@ PROFILES: Final = {
     p.name: p
     for p in (
         Profile("week", timedelta(days=7), trouble=0.15, hurry=0.3),
-        Profile("year", timedelta(days=365), trouble=0.7, hurry=0.04),
+        Profile("year", timedelta(days=365), trouble=0.8, hurry=0.10),
     )
 }
 
@@ -56,6 +56,7 @@ class Life:
         seed: int,
         *,
         years: int = YEARS,
+        house: House | None = None,
         tell: Callable[[datetime, str], None] = lambda _at, _what: None,
     ) -> None:
         self.profile, self.seed = profile, seed
@@ -64,9 +65,9 @@ class Life:
         self.time = Time(BEGIN)
         self._end = BEGIN + years * YEAR
         fuse = Fuse()
-        self.estate = Estate(self.time, self.chance, fuse, profile.life)
-        settings = settings_for(registrars=self.chance.choice((1, 2)), same_key=self.chance.random() < 0.2)
-        self.gateway = Gateway(self.time, self.chance, self.estate, fuse, settings)
+        house = house or House.draw(self.chance, profile.life)
+        self.estate = Estate(self.time, self.chance, fuse, profile.life, house)
+        self.gateway = Gateway(self.time, self.chance, self.estate, fuse)
         self.judge = Judge(self.time, self.estate, self.gateway)
         self.catalogue = Catalogue(
             self.time, self.chance, self.estate, self.gateway, profile.life, profile.hurry / 8
@@ -76,14 +77,18 @@ class Life:
         self._numbers = itertools.count()
         self._wake: datetime | None = BEGIN
         self._active = 0
-        self._calm_since: datetime | None = BEGIN
+        self._quiet_since: datetime | None = BEGIN
+        self._ill_since: datetime | None = BEGIN
+        self._excused_until = BEGIN
         self._planned_for = -1
 
     def run(self) -> Tally:
         """Live it. A rule that did not hold ends it, and so does a crash; the tally tells."""
         try:
-            with mounted(self.gateway.disk):
+            with mounted(self.gateway.disk), remembering():
                 self._plan_cas()
+                if self.chance.random() < 0.3:
+                    self.expect(self.catalogue.first_meeting(), BEGIN)
                 while self._next():
                     pass
         except Violation as violation:
@@ -130,7 +135,7 @@ class Life:
     # --- steps ---------------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        generation = self._generation()
+        before = self.judge.certificates
         woken = self.gateway.step()
         self.tally.steps += 1
         if woken.cut:
@@ -138,29 +143,27 @@ class Life:
             self.tally.cuts += 1
             self._lose_power(self.catalogue.between(10 * SECOND, 2 * DAY))
             return
-        self.judge.look(woken)
+        quiet = self._quiet_since
+        self.judge.look(woken, calm=quiet is not None and self.time.now - quiet > CURED_WITHIN)
         if woken.report is not None:
             self.judge.scheduled()
             self.tally.bootstraps += sum(t.name == "PrepareAttempt" for t in woken.report.traces)
-        if self._generation() > generation:
-            self.tally.renewals += 1
+        self.tally.renewals += max(self.judge.certificates - before, 0)
         wait = self.gateway.wait_after(woken)
         self._tell_of(woken, wait)
         self._wake = self.time.now + wait
         self.tally.without += self.judge.check_wait(self._wake)
         self._note_health()
+        self._note_excuse()
         if woken.report is not None:
-            self._plan_trouble(self.time.now + woken.report.wait)
-
-    def _generation(self) -> int:
-        return self.judge.record.identity(IDENTITY).credential.generation if self.judge.record else 0
+            self._plan_trouble(self.gateway.next_turn(woken.report.record))
 
     def _note_health(self) -> None:
-        if self._calm_since is not None and not self._active and self.judge.well():
-            self.tally.longest_cure = max(self.tally.longest_cure, self.time.now - self._calm_since)
-            self._calm_since = None
+        if self._ill_since is not None and self._quiet_since is not None and self.judge.well():
+            self.tally.longest_cure = max(self.tally.longest_cure, self.time.now - self._ill_since)
+            self._ill_since = None
         elif self.judge.stranded:
-            self._calm_since = None  # until its certificate ends nothing can cure it
+            self._ill_since = None  # what the owner did is no measure of the device
 
     def _tell_of(self, woken: Woken, wait: timedelta) -> None:
         ended = f"; ended by {woken.error}" if woken.error else ""
@@ -169,16 +172,11 @@ class Life:
 
     # --- misfortunes ---------------------------------------------------------------------------------
 
-    def _plan_trouble(self, due: datetime) -> None:
-        """Around the next renewal, once for each certificate."""
-        record = self.judge.record
-        assert record is not None
-        credential = record.identity(IDENTITY).credential
-        if credential.state is not CredentialState.ACTIVE or credential.generation == self._planned_for:
+    def _plan_trouble(self, wait: timedelta | None) -> None:
+        """Around the next renewal, which comes after *wait*, once for each certificate."""
+        if wait is None or wait < HOUR or self.judge.certificates == self._planned_for:
             return
-        if due - self.time.now < HOUR:
-            return
-        self._planned_for = credential.generation
+        self._planned_for, due = self.judge.certificates, self.time.now + wait
         while self.chance.random() < self.profile.trouble:
             misfortune = self.catalogue.draw()
             if self.chance.random() < 0.7:
@@ -186,13 +184,16 @@ class Life:
                 moment = max(due - min(lead, HOUR) - SECOND, self.time.now)
             else:
                 moment = self.time.now + (due - self.time.now) * self.chance.random()
-            self._expect(misfortune, moment)
+            self.expect(misfortune, moment)
             if self.chance.random() < 0.4:
                 return
 
-    def _expect(self, misfortune: Misfortune, moment: datetime) -> None:
+    def expect(self, misfortune: Misfortune, moment: datetime) -> None:
+        """Let *misfortune* happen at *moment*."""
         text = f"begins: {misfortune.name} for {misfortune.lasts}"
         self.at(moment, text, lambda: self._begin(misfortune))
+        if misfortune.strangers and self.chance.random() < 0.7:
+            self.expect(self.catalogue.first_meeting(), moment)
 
     def _begin(self, misfortune: Misfortune) -> None:
         self.tally.misfortunes[misfortune.kind] += 1
@@ -214,17 +215,33 @@ class Life:
 
     def _trouble_begins(self) -> None:
         self._active += 1
-        self._calm_since = None
+        self._quiet_since = None
 
     def _trouble_ends(self) -> None:
         self._active -= 1
         if not self._active:
-            self._calm_since = since = self.time.now
-            self._after(CURED_WITHIN, "", lambda: self._reckon(since))
+            self._quiet_since = self._ill_since = self.time.now
+            self._call_the_judge()
             self._note_health()
 
-    def _reckon(self, since: datetime) -> None:
-        if self._calm_since == since:
+    def _call_the_judge(self) -> None:
+        """If this quiet lasts, the device must be well soon."""
+        self._note_excuse()
+        since = self._quiet_since
+        self._after(CURED_WITHIN, "", lambda: self._reckon(since))
+
+    def _note_excuse(self) -> None:
+        if self._quiet_since is not None and (until := self.judge.excused_until(self._quiet_since)):
+            self._excused_until = max(self._excused_until, until)
+
+    def _reckon(self, since: datetime | None) -> None:
+        if since is None or self._quiet_since != since:
+            return
+        self._note_excuse()
+        moment = self._excused_until + CURED_WITHIN
+        if moment > self.time.now:
+            self.at(moment, "", lambda: self._reckon(since))
+        else:
             self.judge.check_cured()
 
     # --- power and clock -----------------------------------------------------------------------------
@@ -257,13 +274,19 @@ class Life:
         """A new issuing CA every year or two, a new root twice. An operator in a hurry gives no overlap."""
         moment = BEGIN
         while (moment := moment + YEAR * self.chance.uniform(1.2, 2.5)) < self._end:
-            self.at(moment, "new issuing CA", self.estate.new_issuing_ca)
+            self.plan(moment, "new issuing CA", self.estate.new_issuing_ca)
         for early, late in ((2.5, 4.5), (6, 8)):
             moment = BEGIN + YEAR * self.chance.uniform(early, late)
-            self.at(moment, "new root", self.estate.new_root)
+            self.plan(moment, "new root", self.estate.new_root)
             overlap = MINUTE if self.chance.random() < self.profile.hurry else self.profile.life + 30 * DAY
-            self.at(moment + overlap, "servers of the new CA", self._new_servers)
-            self.at(moment + 2 * overlap + self.profile.life, "old CAs retired", self.estate.retire_old_cas)
+            self.plan(moment + overlap, "servers of the new CA", self.estate.new_servers)
+            self.plan(moment + 2 * overlap + self.profile.life, "old CAs retired", self.estate.retire_old_cas)
 
-    def _new_servers(self) -> None:
-        self.estate.new_servers()
+    def plan(self, moment: datetime, name: str, change: Callable[[], None]) -> None:
+        """A change that the owner makes, for better or worse."""
+
+        def happens() -> None:
+            change()
+            self._call_the_judge()
+
+        self.at(moment, name, happens)

@@ -8,15 +8,19 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import PurePath
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 from holdfast.wire.model import CsrTemplate, KeyAlgorithm
-from holdfast_sim.faults import Fault
+from holdfast_sim.cmp_desk import CmpPolicy
+from holdfast_sim.faults import KINDS, Fault
+from holdfast_sim.scep_authority import ScepPolicy
+from holdfast_sim.world import EstPolicy
 
 from .clocks import EPOCH, Time
 from .disk import File
-from .estate import FAULTS, Estate
-from .gateway import STATE, Gateway
+from .estate import PLACES, Estate, Town
+from .gateway import Gateway
+from .house import STATE
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 DAY, YEAR = timedelta(days=1), timedelta(days=365)
@@ -28,7 +32,7 @@ class Misfortune:
 
     ``wakes``: the host notices both, as it does when its clock is set (timerfd), and steps.
     ``forgets``: the record that the disk then has may be an older one, or none. ``damages``: one load may
-    find that no record is whole.
+    find that no record is whole. ``strangers``: device and owner may have to meet anew.
     """
 
     name: str
@@ -39,10 +43,24 @@ class Misfortune:
     wakes: bool = False
     forgets: bool = False
     damages: bool = False
+    strangers: bool = False
 
     @property
     def kind(self) -> str:
         return self.name.partition(":")[0]
+
+    def along(self, other: Misfortune) -> Misfortune:
+        """This one together with *other*, which lasts as long and is of the servers, too."""
+
+        def begin() -> None:
+            self.begin()
+            other.begin()
+
+        def end() -> None:
+            self.end()
+            other.end()
+
+        return replace(self, name=f"{self.name}, {other.name}", begin=begin, end=end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +93,40 @@ class Catalogue:
         if self.chance.random() < self.rare:
             lasts = self.life * self.chance.uniform(0.4, 1.3)
 
-        def begin() -> None:
-            self.estate.outages += 1
+        return self._cut_off(self.chance.choice(_REACH), lasts)
 
-        def end() -> None:
-            self.estate.outages -= 1
-
-        return Misfortune("outage", lasts, begin, end)
+    def _cut_off(self, towns: tuple[Town, ...], lasts: timedelta) -> Misfortune:
+        return Misfortune(
+            f"outage: of {' and '.join(towns)}",
+            lasts,
+            lambda: self.estate.cut_off.update(towns),
+            lambda: self.estate.cut_off.subtract(towns),
+        )
 
     def fault(self) -> Misfortune:
-        """Any fault of the simulator, a few times or for a while."""
-        where, kind = self.chance.choice(FAULTS)
+        """Any fault of the simulator at what the device uses, a few times or for a while. One below the top
+        of the ladder comes with an outage above it more often than not, or nobody would meet it."""
+        ladder = self.estate.house.ladder
+        uses = {"est", *(way.partition("-")[0] for way in ladder)}
+        uses |= {"standing"} if self.estate.house.told else set()
+        what = self.chance.choices(sorted(uses), [_USE[use] for use in sorted(uses)])[0]
+        town: Town = "annex"
+        if what == "est":
+            town = self.chance.choice(("main", "main", "annex")) if "est-2" in ladder else "main"
+        elif what == "cmp" and "cmp-ae" in ladder:
+            town = "main"
+        made = self.fault_at(what, town)
+        below = what != "standing" and town == "annex" and ladder[0] == "est"
+        return (
+            made.along(self._cut_off(("main",), made.lasts)) if below and self.chance.random() < 0.6 else made
+        )
+
+    def first_meeting(self) -> Misfortune:
+        """A fault where a device meets an owner: of the registrar, or of the MASA behind it."""
+        return self.fault_at("brski", "main")
+
+    def fault_at(self, what: str, town: Town) -> Misfortune:
+        where, kind = self.chance.choice([(w, k) for w in PLACES[what] for k in sorted(KINDS[w])])
         times = self.chance.choice((1, 1, 1, 2, 5, 0))
         args = [("after", self.chance.choice(("0", "0", "1")))]
         if kind in {"status", "pending", "pending-date"} and self.chance.random() < 0.5:
@@ -97,8 +138,8 @@ class Catalogue:
         return Misfortune(
             f"fault: {made}",
             lasts,
-            lambda: self.estate.begin_fault(made),
-            lambda: self.estate.end_fault(made),
+            lambda: self.estate.begin_fault(made, town),
+            lambda: self.estate.end_fault(made, town),
         )
 
     def server_restart(self) -> Misfortune:
@@ -107,23 +148,30 @@ class Catalogue:
     def approval(self) -> Misfortune:
         """Somebody must look at each request."""
         polls, wait = self.chance.randint(1, 4), self.chance.choice((1, 60, 3600, 86400))
-        return self._policy("approval", {"polls": polls, "retry_after": wait})
+        est, cmp, scep = self.estate.usual
+        return self._policy(
+            "approval",
+            replace(est, polls=polls, retry_after=wait),
+            replace(cmp, polls=polls, check_after=wait),
+            replace(scep, polls=polls),
+        )
 
     def wishes(self) -> Misfortune:
         """The CA wants another kind of request."""
-        template = self.chance.choice(
+        template: CsrTemplate | Literal["absent"] = self.chance.choice(
             (CsrTemplate(key=KeyAlgorithm.P384), CsrTemplate(link_tls_unique=True), "absent")
         )
-        return self._policy("wishes", {"template": template})
+        est, cmp, scep = self.estate.usual
+        return self._policy("wishes", replace(est, template=template), cmp, scep)
 
-    def _policy(self, name: str, changed: dict[str, object]) -> Misfortune:
+    def _policy(self, name: str, est: EstPolicy, cmp: CmpPolicy, scep: ScepPolicy) -> Misfortune:
         world, usual = self.estate.world, self.estate.usual
 
         def begin() -> None:
-            world.est = replace(usual, **changed)  # type: ignore[arg-type]
+            world.est, world.cmp, world.scep = est, cmp, scep
 
         def end() -> None:
-            world.est = usual
+            world.est, world.cmp, world.scep = usual
 
         return Misfortune(name, self.between(HOUR, 30 * DAY), begin, end)
 
@@ -137,7 +185,7 @@ class Catalogue:
 
     def revoked(self) -> Misfortune:
         """The owner revokes the certificate that the device holds."""
-        return Misfortune("revoked", timedelta(0), self.estate.revoke)
+        return Misfortune("revoked", timedelta(0), self.estate.revoke, strangers=True)
 
     # --- power and clock -----------------------------------------------------------------------------
 
@@ -185,7 +233,7 @@ class Catalogue:
 
     def tpm_cleared(self) -> Misfortune:
         """By a firmware update, so the device boots."""
-        return Misfortune("TPM cleared", MINUTE, self.gateway.keys.clear, reboots=True)
+        return Misfortune("TPM cleared", MINUTE, self.gateway.keys.clear, reboots=True, strangers=True)
 
     def tpm_absent(self) -> Misfortune:
         return self._tpm("TPM absent", "absent", self.between(MINUTE, 2 * DAY))
@@ -233,7 +281,9 @@ class Catalogue:
             self._rot("record")
             self._rot("record.previous")
 
-        return Misfortune("rotten records", MINUTE, begin, forgets=True, damages=True, reboots=True)
+        return Misfortune(
+            "rotten records", MINUTE, begin, forgets=True, damages=True, reboots=True, strangers=True
+        )
 
     def _rot(self, name: str) -> None:
         file = self.gateway.disk.find(PurePath(STATE / name))
@@ -253,7 +303,7 @@ class Catalogue:
             root.past = [dict(root.entries)]
             self.gateway.keys.keys.clear()
 
-        return Misfortune("state lost", MINUTE, begin, forgets=True, reboots=True)
+        return Misfortune("state lost", MINUTE, begin, forgets=True, reboots=True, strangers=True)
 
     def key_lost(self) -> Misfortune:
         def begin() -> None:
@@ -270,6 +320,12 @@ _CODES: Final = {
     "refuse": ("400", "401", "403", "503"),
 }
 
+_USE: Final = {"est": 4, "cmp": 3, "scep": 3, "standing": 1}
+"""How often a fault is drawn where the device does this."""
+
+_REACH: Final[tuple[tuple[Town, ...], ...]] = (("main", "annex"), ("main", "annex"), ("main",), ("annex",))
+"""What one outage may keep the device from."""
+
 _WEIGHTS: Final[dict[Callable[[Catalogue], Misfortune], float]] = {
     Catalogue.fault: 40,
     Catalogue.outage: 15,
@@ -280,7 +336,7 @@ _WEIGHTS: Final[dict[Callable[[Catalogue], Misfortune], float]] = {
     Catalogue.approval: 4,
     Catalogue.wishes: 3,
     Catalogue.registrar_expired: 2,
-    Catalogue.revoked: 0.2,
+    Catalogue.revoked: 0.5,
     Catalogue.false_time: 1,
     Catalogue.tpm_cleared: 1.5,
     Catalogue.tpm_absent: 2,

@@ -44,6 +44,15 @@ class Tally:
         self.faults += other.faults
         self.violations += other.violations
 
+    @property
+    def unmet(self) -> dict[str, list[str]]:
+        """The kinds of fault that met nobody, by their place."""
+        missing: dict[str, list[str]] = {}
+        for where, kind in FAULTS:
+            if f"{where}:{kind}" not in self.faults:
+                missing.setdefault(where, []).append(kind)
+        return missing
+
     def figures(self) -> dict[str, Any]:
         """For a proof's closing line."""
         return {
@@ -54,6 +63,7 @@ class Tally:
             "power cuts in a step": self.cuts,
             "kinds of server fault met": len(self.faults),
             "of": len(FAULTS),
+            "not met": self.unmet,
             "longest cure, hours": round(self.longest_cure / timedelta(hours=1), 1),
             "violations": len(self.violations),
         }
@@ -70,7 +80,8 @@ class Tally:
             f"{self.cuts} power cuts in the middle of a step",
             f"{self.misfortunes.total()} misfortunes: "
             + ", ".join(f"{name} {count}" for name, count in self.misfortunes.most_common()),
-            f"{self.faults.total()} answers spoiled by {len(self.faults)} of {len(FAULTS)} kinds of fault",
+            f"{self.faults.total()} answers spoiled by {len(self.faults)} of {len(FAULTS)} kinds of fault; not by "
+            + "; ".join(f"{where}: {', '.join(kinds)}" for where, kinds in self.unmet.items()),
             f"without a usable credential {without:.2%} of the time; longest cure {self.longest_cure}; "
             f"most steps a day {self.most_steps_a_day}",
             f"{len(self.violations)} violations",

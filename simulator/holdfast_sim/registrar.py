@@ -47,6 +47,9 @@ def _voucher(world: World, masa: Masa, request: HttpRequest, peer: Peer) -> Http
     response = masa(_ask_masa(world, request.body, asked, client), _as_client(world))
     if response.status == 200:
         return ok(response.body, MEDIA_TYPE)
+    if response.status == 202:  # the MASA needs time, and so does the registrar (RFC 8995 §5.6)
+        patience = response.header("Retry-After")
+        return HttpResponse(202, () if patience is None else (("Retry-After", patience),))
     text = response.body.decode("utf-8", "replace").strip()
     if response.status in (403, 404):
         raise Refused(response.status, f"the MASA says: {text}")

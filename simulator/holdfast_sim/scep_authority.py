@@ -78,7 +78,9 @@ class ScepAuthority:
             )
             for number, parts_of in enumerate(parts, 1)
         ]
-        chain = (*(each.certificate for each in made), *domain.issuing.chain)
+        # Who trusts the root of before follows this link to the new one (RFC 8894 §4.2.1.2 allows helpers).
+        links = tuple(link for link in domain.links if link.subject == domain.root.certificate.subject)
+        chain = (*(each.certificate for each in made), *domain.issuing.chain, *links)
         return cls(domain, domain.issuing, made[-1], made[0], chain)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from threading import Lock
 from typing import Literal
 
@@ -11,7 +12,7 @@ from holdfast.wire.model import Chain, HttpRequest, HttpResponse
 
 from . import cmc, cmp, est, masa, registrar, scep, standing
 from .acme import server as acme
-from .answers import Answer, Peer, Refused, header, ok_json, path_of, require_size
+from .answers import MAX_BODY, Answer, Delivery, Peer, Refused, header, ok_json, path_of, require_size
 from .ca import Credential
 from .clients import Kind, identify
 from .faults import CMC, CMP, ENDPOINTS, EVERYWHERE, Fault, FaultPlan
@@ -108,10 +109,20 @@ class Site:
         return est.handle(self.world, self.faults, request, peer)
 
     def _ask_masa(self, request: HttpRequest, peer: Peer) -> HttpResponse:
-        try:
-            return masa.handle(self.world, self.faults, request, peer)
-        except Refused as refusal:
-            return refusal.response()
+        """The registrar's question to the MASA, and what reaches it of the answer."""
+        where = self._endpoint("masa", request) or EVERYWHERE
+
+        def ask() -> HttpResponse:
+            try:
+                return masa.handle(self.world, self.faults, request, peer)
+            except Refused as refusal:
+                return refusal.response()
+
+        answer = serve(self.world, self.faults, where, request, ask)
+        lost = answer.delivery != Delivery(pad=answer.delivery.pad)
+        if lost or len(answer.response.body) + answer.delivery.pad > MAX_BODY:
+            return Refused(504, "the MASA gave no whole answer").response()
+        return replace(answer.response, body=answer.response.body + bytes(answer.delivery.pad))
 
 
 def without_root(chain: Chain) -> Chain:

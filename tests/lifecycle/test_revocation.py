@@ -61,6 +61,21 @@ def test_a_good_certificate_is_asked_about_once_a_day_and_idling_writes_nothing(
     assert len(asked(device)) <= days * 1.5 + 2
 
 
+def test_an_interval_of_weeks_is_kept(tmp_path: Path) -> None:
+    device = Device(
+        tmp_path,
+        identities="  - name: ldevid\n    protocols: [{est: {}}]\n    revocation: {interval-hours: 480}\n",
+    )
+    device.world.standing = StandingPolicy("http://status.example", life=timedelta(days=40))
+    device.servers[STATUS] = "plain"
+    report = device.step()
+    assert timedelta(days=15) <= report.due - device.clock.now <= timedelta(days=25)
+    for _ in range(14):
+        device.pass_time(timedelta(days=1))
+        device.step()
+    assert asked(device) == ["/ocsp"], "no step before the time asks"
+
+
 @pytest.mark.parametrize(("ocsp", "crl"), [(True, False), (False, True)])
 @pytest.mark.parametrize("delegate", [False, True])
 def test_a_revoked_certificate_is_replaced_by_way_of_the_idevid(

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from holdfast.host.store import StateStore
 from holdfast.host.transport import Channel, Link
 from holdfast.keys.api import KeyRef, KeySpec
-from holdfast.life.record import TransactionState
+from holdfast.life.record import Provenance, TransactionState
 from holdfast.wire.csr import challenge_password, parse
 from holdfast.wire.errors import ConfigError, TransportError
 from holdfast.wire.model import KeyAlgorithm, SigningKey
@@ -322,3 +322,16 @@ def _cut_after(patch: pytest.MonkeyPatch, left: list[int]) -> None:
 
     patch.setattr(StateStore, "commit", commits)
     patch.setattr(Site, "answer", answers)
+
+
+def test_a_change_of_root_is_followed_over_the_link_between_the_roots(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+    gateway.step()
+    gateway.world.roll_over()
+    gateway.step(renew=["ldevid"])
+    assert gateway.identity.credential.generation == 2
+    assert gateway.leaf.issuer == gateway.world.domain.issuing.certificate.subject
+    added = [a for a in gateway.record.domain.anchors if a.provenance is Provenance.ROLLOVER]
+    assert [a.certificate for a in added] == [
+        gateway.world.domain.root.certificate.public_bytes(Encoding.DER)
+    ]

@@ -10,13 +10,19 @@ from typing import Any
 import pytest
 
 from holdfast.host.durable import Directory
-from holdfast.life.record import Identity
+from holdfast.life.ladder import Down, way_down
+from holdfast.life.record import Bar, Identity
 from holdfast.wire import issued
-from holdfast.worker import agenda, bootstrap, enrollment, setbacks, step
+from holdfast.wire.errors import TrustError
+from holdfast.wire.model import Purpose
+from holdfast.worker import agenda, ascent, bootstrap, enrollment, setbacks, step
 from holdfast.worker.deployment import Deployer
+from holdfast.worker.standing import Inquiry
 from holdfast_sim.faults import Fault
+from years.house import House
 from years.keys import SoftTpm
-from years.life import PROFILES, Life
+from years.life import BEGIN, PROFILES, Life, Profile
+from years.misfortunes import Catalogue
 
 Patch = pytest.MonkeyPatch
 MOST_SEEDS = 12
@@ -126,6 +132,58 @@ def never_renewed(patch: Patch) -> None:
     patch.setattr(agenda, "renewal_moment", lambda begin, end, *rest: end + timedelta(days=1))
 
 
+def distrust_leads_down(patch: Patch) -> None:
+    """A server that is not to be trusted is passed, like one that is not there."""
+    patch.setattr(ascent, "way_down", _of_distrust)
+
+
+def distrust_leads_down_in_secret(patch: Patch) -> None:
+    """The same, and the record gives another reason."""
+    distrust_leads_down(patch)
+    patch.setattr(ascent, "Bar", lambda rung, _code, at: Bar(rung, "transport.unreachable", at))
+
+
+def _of_distrust(cause: Any) -> Any:
+    return Down.UNREACHABLE if isinstance(cause, TrustError) else way_down(cause)
+
+
+def never_up_again(patch: Patch) -> None:
+    """Whoever went down the ladder stays there."""
+
+    def lowest(rungs: tuple[str, ...], ladder: Any, _now: datetime) -> tuple[str, ...]:
+        return rungs[rungs.index(ladder.rung) :] if ladder.rung else rungs
+
+    patch.setattr(ascent, "candidates", lowest)
+
+
+def one_identity_only(patch: Patch) -> None:
+    """The identities after the first are forgotten once they are there."""
+    original = step.Step._in_turn
+
+    def in_turn(self: Any) -> list[Any]:
+        return [
+            s
+            for s in original(self)
+            if s.name == "ldevid" or not self._record.identity(s.name).credential.chain
+        ]
+
+    patch.setattr(step.Step, "_in_turn", in_turn)
+
+
+def wrong_clock_discourages(patch: Patch) -> None:
+    """Without a clock that somebody vouches for, nothing is tried for days."""
+    original = setbacks.next_attempt
+
+    def late(schedule: Any, cause: Any, now: Any, random: Any, **more: Any) -> datetime:
+        due = original(schedule, cause, now, random, **more)
+        return due if now.trusted else due + timedelta(days=2)
+
+    for module in (step, bootstrap):
+        patch.setattr(module, "next_attempt", late)
+
+
+TWO_SERVERS = House(("est", "est-2"))
+TWO_IDENTITIES = House(more=1)
 SABOTAGE: list[tuple[Callable[[Patch], None], str, str]] = [
     (no_fsync, "no whole record|the floor fell|keys|deployed", ""),
     (keys_stay, "in quiet|orphan", ""),
@@ -140,8 +198,27 @@ SABOTAGE: list[tuple[Callable[[Patch], None], str, str]] = [
     (not_deployed, "is deployed", ""),
     (clock_believed, "a busy loop", ""),
     (never_renewed, "without a usable credential", ""),
+    (distrust_leads_down, "led down the ladder|lied to in one place", "registrar:swap-certificate:1"),
+    (distrust_leads_down_in_secret, "lied to in one place", "registrar:swap-certificate:1"),
+    (never_up_again, "in calm", ""),
+    (one_identity_only, "without a usable credential|a busy loop", ""),
+    (wrong_clock_discourages, "without an attempt", ""),
 ]
 """What is broken, one of the words that the judge must find for it, and a fault of the servers."""
+
+MISHAPS = {losses_unnoticed: Catalogue.key_lost}
+"""What must happen to see it, is rare, and may be hidden behind other mishaps."""
+
+HARD = replace(PROFILES["week"], trouble=0.6)
+"""So that a few lives meet every misfortune."""
+
+HOUSES = {
+    distrust_leads_down: TWO_SERVERS,
+    distrust_leads_down_in_secret: TWO_SERVERS,
+    never_up_again: TWO_SERVERS,
+    one_identity_only: TWO_IDENTITIES,
+}
+"""Where it takes more than one server, or one identity, to see it."""
 
 
 @pytest.mark.parametrize(
@@ -152,9 +229,12 @@ def test_a_broken_rule_ends_a_life(
 ) -> None:
     break_it(monkeypatch)
     for seed in range(MOST_SEEDS):
-        life = Life(PROFILES["week"], seed, years=1)
+        profile = replace(HARD, trouble=0) if break_it in MISHAPS else HARD
+        life = Life(profile, seed, years=1, house=HOUSES.get(break_it, House()))
         if fault:
             life.estate.begin_fault(Fault.parse(fault))
+        if break_it in MISHAPS:
+            life.expect(MISHAPS[break_it](life.catalogue), BEGIN + timedelta(days=100))
         if violations := life.run().violations:
             assert any(word in violations[0] for word in words.split("|")), violations
             assert f"--seed {seed} --tell" in violations[0]
@@ -162,10 +242,63 @@ def test_a_broken_rule_ends_a_life(
     raise AssertionError(f"{MOST_SEEDS} lives went well with a broken rule: {break_it.__doc__}")
 
 
-@pytest.mark.parametrize("fault", [fault for _, _, fault in SABOTAGE if fault])
-def test_the_same_fault_ends_no_life_of_an_agent_that_checks(fault: str) -> None:
-    life = Life(PROFILES["week"], 0, years=1)
+@pytest.mark.parametrize("fault", sorted({fault for _, _, fault in SABOTAGE if fault}))
+@pytest.mark.parametrize("house", [House(), TWO_SERVERS])
+def test_the_same_fault_ends_no_life_of_an_agent_that_checks(fault: str, house: House) -> None:
+    life = Life(PROFILES["week"], 0, years=1, house=house)
     life.estate.begin_fault(Fault.parse(fault))
     tally = life.run()
     assert tally.violations == []
     assert tally.faults[fault.removesuffix(":1")] >= 1
+
+
+CALM = Profile("calm", timedelta(days=365), trouble=0, hurry=0)
+
+
+def cut_off(house: House, *, by: str) -> Life:
+    """A life whose only mishap is that the owner cuts the device off in its first year."""
+    life = Life(CALM, 0, years=2, house=house)
+    day = timedelta(days=1)
+    if by == "revocation":
+        life.plan(BEGIN + 100 * day, "revoked", life.estate.revoke)
+    else:
+        life.plan(BEGIN + 100 * day, "new root", life.estate.new_root)
+        life.plan(BEGIN + 101 * day, "servers of the new CA", life.estate.new_servers)
+    return life
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("by", ["revocation", "change of root"])
+def test_who_was_cut_off_is_well_when_he_can_be(by: str, told: bool) -> None:
+    tally = cut_off(House(told=told), by=by).run()
+    assert tally.violations == []
+    assert tally.renewals >= 2
+
+
+def test_a_published_revocation_that_is_not_asked_for_ends_a_life(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Inquiry, "due", lambda self, record, now: False)
+    assert cut_off(House(told=False), by="revocation").run().violations == []
+    (violation,) = cut_off(House(told=True), by="revocation").run().violations
+    assert "not well" in violation
+    assert violation.startswith("2027-11")
+
+
+@pytest.mark.parametrize("by", ["revocation", "change of root"])
+def test_who_stays_cut_off_after_the_end_of_his_certificate_ends_a_life(monkeypatch: Patch, by: str) -> None:
+    monkeypatch.setattr(step, "_estranged", lambda error: False)
+    monkeypatch.setattr(
+        enrollment.Enrollment, "_client", _always_with_the_credential(enrollment.Enrollment._client)
+    )
+    (violation,) = cut_off(House(), by=by).run().violations
+    assert "not well" in violation
+    assert violation.startswith("2028-06")
+
+
+def _always_with_the_credential(original: Any) -> Any:
+    """An agent that never shows its IDevID again."""
+
+    def client(self: Any, record: Any, purpose: Any) -> Any:
+        held = record.identity(self._settings.name).credential.chain
+        return original(self, record, Purpose.REKEY if held else purpose)
+
+    return client

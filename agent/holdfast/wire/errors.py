@@ -33,8 +33,10 @@ class HoldfastError(Exception):
     def __init__(self, code: str, detail: str = "", *, clause: str = "") -> None:
         self.code = code
         # Much of it quotes a peer, whose control characters must not reach a terminal or split a log line.
-        kept = "\n" if self.own_lines else ""
-        self.detail = "".join(c if c.isprintable() or c in kept else " " for c in detail[:2000])
+        detail, kept = detail[:2000], "\n" if self.own_lines else ""
+        if not detail.isprintable():
+            detail = "".join(c if c.isprintable() or c in kept else " " for c in detail)
+        self.detail = detail
         self.clause = clause
         super().__init__(code, self.detail, clause)
 

@@ -24,8 +24,9 @@ FARTHEST: Final = timedelta(days=7)
 """No wait is longer than this: a due time beyond it was written under a wrong clock."""
 
 
-def waiting(schedule: Schedule, now: Moment, *, hasten: bool = False) -> bool:
-    """Whether *schedule* says to do nothing yet. *hasten*: not for want of a network any more.
+def waiting(schedule: Schedule, now: Moment, *, hasten: bool = False, farthest: timedelta = FARTHEST) -> bool:
+    """Whether *schedule* says to do nothing yet. *hasten*: not for want of a network any more. *farthest*:
+    how long a wait may be at all.
 
     While the clock is unknown the time stands still at its floor, and no wait would ever end: whoever calls
     has waited (``holdfast run`` does, on a clock that needs no date). A due time that belongs to a failure of
@@ -37,7 +38,7 @@ def waiting(schedule: Schedule, now: Moment, *, hasten: bool = False) -> bool:
         return False
     if hasten and schedule.trouble is not None and schedule.trouble.code.startswith("transport."):
         return False
-    return now.now < schedule.due <= later(now.now, FARTHEST)
+    return now.now < schedule.due <= later(now.now, farthest)
 
 
 def registrar_in_turn(record: DeviceRecord, registrars: tuple[str, ...]) -> str:

@@ -12,14 +12,14 @@ from holdfast.host.config import IdentitySettings
 from holdfast.host.drive import drive
 from holdfast.life import events as ev
 from holdfast.life.record import CredentialState, DeviceRecord
-from holdfast.life.standing import next_look
+from holdfast.life.standing import SPREAD, next_look
 from holdfast.wire.certificates import LIBRARY_ERRORS
 from holdfast.wire.errors import HoldfastError, RemoteProtocolError, TransportError, TrustError
 from holdfast.wire.model import Exchange, Moment
 from holdfast.wire.revocation import crl, ocsp
 from holdfast.wire.revocation.sources import Place, crl_places, ocsp_places
 from holdfast.wire.revocation.standing import Standing
-from holdfast.worker.agenda import leaf_of, waiting
+from holdfast.worker.agenda import FARTHEST, leaf_of, waiting
 from holdfast.worker.certificates import certificates_of, load_chain
 from holdfast.worker.links import Connection, Endpoint
 from holdfast.worker.ports import Environment
@@ -39,7 +39,8 @@ class Inquiry:
         entry = record.identity(self._settings.name)
         if not self._settings.revocation.check or entry.credential.state is not CredentialState.ACTIVE:
             return False
-        if waiting(entry.standing, now):
+        longest = self._interval * (1 + SPREAD)
+        if waiting(entry.standing, now, farthest=max(FARTHEST, longest)):
             return False
         leaf = leaf_of(entry)
         return bool(ocsp_places(leaf) or crl_places(leaf)) and self._issuer(record, leaf) is not None
@@ -49,7 +50,7 @@ class Inquiry:
         entry = record.identity(self._settings.name)
         leaf = leaf_of(entry)
         issuer = self._issuer(record, leaf)
-        interval = timedelta(hours=self._settings.revocation.interval_hours)
+        interval = self._interval
         last: HoldfastError = TransportError("revocation.no-place", "there is nobody to ask")
         if issuer is not None:
             for place, exchange in self._exchanges(leaf, issuer, now):
@@ -66,6 +67,10 @@ class Inquiry:
                 return ev.StandingKnown(due)
         due = next_look(now, interval, self._env.random, failed=entry.standing.attempts + 1)
         return ev.StandingKnown(due, trouble(last, now))
+
+    @property
+    def _interval(self) -> timedelta:
+        return timedelta(hours=self._settings.revocation.interval_hours)
 
     def _exchanges(
         self, leaf: x509.Certificate, issuer: x509.Certificate, now: Moment

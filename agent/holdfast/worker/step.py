@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -20,6 +20,7 @@ from holdfast.life.machine import decide
 from holdfast.life.record import (
     CredentialState,
     DeviceRecord,
+    Domain,
     DomainState,
     Identity,
     Schedule,
@@ -375,7 +376,10 @@ class Step:
             is_of_time(error) and entry.schedule.attempts + 1 < PATIENCE_WITH_TIME
         )
         if _estranged(error) and not (elsewhere or patient) and not self._anyone_active():
-            yield ev.DomainLost(what, due)
+            alone = replace(self._record, domain=Domain())  # whose clock knows less, and so may the time be
+            after = believed(self._env.clock, alone.proven, alone.time_floor)
+            due = next_attempt(entry.schedule, error, after, self._env.random)
+            yield ev.DomainLost(trouble(error, after), due)
 
     def _not_deployed(
         self, entry: Identity, settings: IdentitySettings, error: HoldfastError, now: Moment
