@@ -9,6 +9,7 @@ from typing import Final, Self, TypeVar
 
 from holdfast.keys.tpm_faults import TpmFull
 from holdfast.wire.errors import KeyStoreError, KeyStoreUnavailable
+from holdfast.wire.tpm.public import parse_public
 from holdfast.wire.tpm.templates import Level
 from holdfast_factory.chips import commands, nv
 from holdfast_factory.chips.commands import PLATFORM
@@ -22,6 +23,7 @@ from holdfast_factory.chips.dialogue import (
     sweep,
     transients,
 )
+from holdfast_factory.chips.ek_issue import Endorser, endorse
 from holdfast_factory.chips.endorsement import Ek, Look, look, read_ek
 from holdfast_factory.chips.keys import (
     IAK_HANDLE,
@@ -43,15 +45,19 @@ T = TypeVar("T")
 
 class TpmUnit:
     """See :class:`~holdfast_factory.unit.Unit`. *level* says which of the TCG's templates the keys have.
+    *endorser* certifies an endorsement key whose maker left no certificate; None leaves it without.
 
     The endorsement key stays loaded between being read and being used, if the chip keeps it at no handle:
     making it twice costs seconds where it is an RSA key. :meth:`close` flushes it.
     """
 
-    def __init__(self, link: Link, place: str, *, level: Level = Level.H2) -> None:
+    def __init__(
+        self, link: Link, place: str, *, level: Level = Level.H2, endorser: Endorser | None = None
+    ) -> None:
         self.place = place
         self._link = link
         self._level = level
+        self._endorser = endorser
         self._seen: Look | None = None
         self._ek: Ek | None = None
         self._spaces: dict[int, nv.Space] = {}
@@ -155,7 +161,10 @@ class TpmUnit:
     def _endorsed(self) -> Dialogue[Ek]:
         if self._ek is None:
             seen = yield from self._looked()
-            self._ek = yield from read_ek(seen)
+            self._ek = ek = yield from read_ek(seen)
+            if self._endorser is not None and not ek.certificates:
+                made = yield from endorse(seen, ek, parse_public(ek.area), self._endorser)
+                self._ek = replace(ek, certificates=(made,))
         return self._ek
 
     def _looked(self) -> Dialogue[Look]:
