@@ -80,8 +80,8 @@ class Tally:
             f"{self.cuts} power cuts in the middle of a step",
             f"{self.misfortunes.total()} misfortunes: "
             + ", ".join(f"{name} {count}" for name, count in self.misfortunes.most_common()),
-            f"{self.faults.total()} answers spoiled by {len(self.faults)} of {len(FAULTS)} kinds of fault; not by "
-            + "; ".join(f"{where}: {', '.join(kinds)}" for where, kinds in self.unmet.items()),
+            f"{self.faults.total()} answers spoiled by {len(self.faults)} of {len(FAULTS)} kinds of fault; "
+            "not by " + "; ".join(f"{where}: {', '.join(kinds)}" for where, kinds in self.unmet.items()),
             f"without a usable credential {without:.2%} of the time; longest cure {self.longest_cure}; "
             f"most steps a day {self.most_steps_a_day}",
             f"{len(self.violations)} violations",

@@ -298,7 +298,7 @@ def test_a_clock_at_the_end_of_time_is_survived(twin: Twin, state: ClockState) -
 
 
 def test_a_domain_that_is_lost_takes_its_time_along(tmp_path: Path) -> None:
-    """The wait before the next attempt counts from what the clock is worth then: not from a voucher's date."""
+    """The wait before the next attempt counts from what the clock is worth then, not from a voucher."""
     world = World.create(lambda: T0, secrets.token_bytes)
     device = Device(tmp_path, world=world, faults=["simpleenroll:foreign-ca:1"])
     device.clock.now = datetime(1970, 1, 1, tzinfo=UTC)
