@@ -6,7 +6,8 @@ import sys
 from typing import Any
 
 from demo.__main__ import perform
-from proofs.runner import prove, pytests
+from demo.stage import Run, Stage
+from proofs.runner import FailedError, prove, pytests
 
 
 def main() -> int:
@@ -22,6 +23,11 @@ def main() -> int:
                 "a life on CMC: power cuts at every point, waiting, ladder",
                 pytests("tests/lifecycle/test_cmc_life.py", "tests/host/test_config_cmc.py"),
             ),
+            ("holdfast revoke, live: CMC, CMP, and CMC for EST", revocation),
+            (
+                "revocation by every protocol that can; what the record says then",
+                pytests("tests/lifecycle/test_revoking.py", "tests/cli/test_revoke.py"),
+            ),
             ("hostile octets", pytests("tests/fuzz/test_fuzz_cmc.py")),
         ],
     )
@@ -31,6 +37,40 @@ def demonstration() -> dict[str, Any]:
     """First boot, use and renewal by CMC at the registrar's /fullcmc."""
     told = perform(lambda text: print(text, flush=True), "tpm", "cmc")
     return {"ok": told["ok"], "renewed": told["renewed"], "key": told["ldevid"]["key"]}
+
+
+def revocation() -> dict[str, Any]:
+    """Each certificate is revoked by command, with its key in the TPM; the next step brings another one."""
+    return {protocol: _revoked(protocol) for protocol in ("cmc", "cmp", "est")}
+
+
+def _revoked(protocol: str) -> str:
+    with Stage(protocol=protocol) as stage:
+        stage.hardware.take()
+        first = _serial(stage, "step", "--json")
+        told = _ran(stage, "revoke", "--yes", "--json", "--reason", "superseded").told
+        if not told["ok"] or told["serial"] != first:
+            raise FailedError(f"revoked {told}, meant {first}")
+        why = _ran(stage, "why", status=1).output
+        if "its last one was revoked" not in why or "by itself" not in why:
+            raise FailedError(f"holdfast why does not know of it: {why}")
+        second = _serial(stage, "step", "--json")
+        if second == first:
+            raise FailedError("the certificate that was revoked is in use again")
+    return f"{first} by {told['by']}, then {second}"
+
+
+def _serial(stage: Stage, *command: str) -> str:
+    _ran(stage, *command)
+    credential: dict[str, Any] = _ran(stage, "status", "--json").told["identities"][0]["credential"]
+    return str(credential["serial"]).lower()
+
+
+def _ran(stage: Stage, *command: str, status: int = 0) -> Run:
+    run = stage.agent(*command)
+    if run.status != status:
+        raise FailedError(f"{command}: {run.status} {run.output} {run.errors}")
+    return run
 
 
 if __name__ == "__main__":

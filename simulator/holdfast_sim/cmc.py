@@ -80,10 +80,9 @@ def answer(world: World, plan: FaultPlan, der: bytes) -> tuple[bytes, bool]:
     data: PkiData | None = None
     desk = Desk(world, plan, CMC)
     try:
-        content, speaker = _opened(world, der)
-        data = read_data(content)
+        data = _claimed(der)
         desk = Desk(world, plan, _place(data))
-        said = _decided(desk, data, speaker)
+        said = _decided(desk, data, _speaker(world, der))
     except CmcFailed as failure:
         said = Answer.failed(failure, _part(data))
     except (HoldfastError, x509.ExtensionNotFound) as error:
@@ -112,15 +111,22 @@ def _simple(world: World, plan: FaultPlan, body: bytes, peer: Peer) -> tuple[byt
     return signed(world, desk.due, None, said), said.status in (Status.FAILED, Status.NO_SUPPORT)
 
 
-def _opened(world: World, der: bytes) -> tuple[bytes, Speaker]:
-    """The PKIData, and who signed it. Raises CmcFailed and HoldfastError."""
+def _claimed(der: bytes) -> PkiData:
+    """The PKIData, whoever signed it: a refusal repeats its nonce, too. Raises CmcFailed, HoldfastError."""
     fields = cms_reading.signed_data(der, limit=1 << 20)
     if fields.content_type != words.PKI_DATA or fields.content is None:
         raise CmcFailed(FailInfo.BAD_REQUEST, "no PKIData")
+    return read_data(fields.content)
+
+
+def _speaker(world: World, der: bytes) -> Speaker:
+    """Who signed it. Raises CmcFailed and HoldfastError."""
+    fields = cms_reading.signed_data(der, limit=1 << 20)
     if not fields.signers:
-        return fields.content, Speaker(NOBODY)
+        return Speaker(NOBODY)
     if fields.signers[0].key_identifier is not None and not fields.certificates:
-        return cms.open_by_key(der, lambda c, k: _signing_key(world, c, k)), Speaker("its own key")
+        cms.open_by_key(der, lambda c, k: _signing_key(world, c, k))
+        return Speaker("its own key")
     opened = cms.open_signed(der)
     others = tuple(c for c in opened.certificates if c != opened.signer)
     try:
@@ -128,7 +134,7 @@ def _opened(world: World, der: bytes) -> tuple[bytes, Speaker]:
     except Refused as refused:
         raise CmcFailed(FailInfo.BAD_MESSAGE_CHECK, refused.text) from refused
     assert client is not None
-    return opened.content, Speaker(client.name, client)
+    return Speaker(client.name, client)
 
 
 def _signing_key(world: World, content: bytes, identifier: bytes) -> PublicKey:

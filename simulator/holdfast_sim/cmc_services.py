@@ -14,7 +14,8 @@ from holdfast.wire.cmc.controls import (
 )
 from holdfast.wire.cmc.messages import PkiData
 from holdfast.wire.cmc.status import read_status
-from holdfast.wire.cmc.vocabulary import FailInfo, Reason
+from holdfast.wire.cmc.vocabulary import FailInfo
+from holdfast.wire.revocation.reason import Reason
 
 from . import cmc_requests as asking
 from .clients import Kind

@@ -24,7 +24,7 @@ from holdfast.wire import csr
 from holdfast.wire.algorithms import spki
 from holdfast.wire.cmp.client import CmpProtocol, Form
 from holdfast.wire.cmp.protection import SharedSecret, SignedByAuthority, Signer
-from holdfast.wire.cmp.revocation import Reason, Revoked, revoke
+from holdfast.wire.cmp.revocation import Revoked, revoke
 from holdfast.wire.cmp.transaction import Server, Transaction
 from holdfast.wire.errors import HoldfastError
 from holdfast.wire.model import (
@@ -39,6 +39,7 @@ from holdfast.wire.model import (
     Rejected,
     SigningKey,
 )
+from holdfast.wire.revocation.reason import Reason
 from holdfast_sim.ca import name
 from holdfast_sim.cmp_desk import CmpPolicy
 from holdfast_sim.serve import running_server

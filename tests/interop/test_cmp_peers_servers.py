@@ -25,7 +25,7 @@ from holdfast.wire import csr
 from holdfast.wire.algorithms import spki
 from holdfast.wire.cmp.client import CmpProtocol, Form
 from holdfast.wire.cmp.protection import SharedSecret, SignedByAuthority, Signer
-from holdfast.wire.cmp.revocation import Reason, Revoked, revoke
+from holdfast.wire.cmp.revocation import Revoked, revoke
 from holdfast.wire.cmp.support import Question, ask, ca_certs, crl_update
 from holdfast.wire.cmp.transaction import Server, Transaction
 from holdfast.wire.errors import HoldfastError
@@ -41,6 +41,7 @@ from holdfast.wire.model import (
     Rejected,
     SigningKey,
 )
+from holdfast.wire.revocation.reason import Reason
 from holdfast_factory.softhsm import make_token
 from holdfast_factory.swtpm import Swtpm
 from interop import cmp_table

@@ -24,9 +24,10 @@ from holdfast.wire.cmc.settings import Legacy, Possession
 from holdfast.wire.cmc.signer import Identity
 from holdfast.wire.cmc.site import PKCS7
 from holdfast.wire.cmc.status import StatusInfo
-from holdfast.wire.cmc.vocabulary import Reason, Status
+from holdfast.wire.cmc.vocabulary import Status
 from holdfast.wire.errors import HoldfastError, RemoteProtocolError, TrustError
 from holdfast.wire.model import HttpResponse, Issued, Pending, Rejected
+from holdfast.wire.revocation.reason import Reason
 from holdfast_sim.cmc_desk import CmcPolicy
 from sim.cmc_actors import Cmc
 from sim.scep_actors import rsa_key
@@ -134,6 +135,16 @@ def test_a_refusal_that_nobody_signed_is_no_refusal() -> None:
     assert "badRequest" in error.value.detail
     over_http = Cmc.make("cmc-enroll:refuse", "cmc-enroll:foreign-signer", policy=CmcPolicy(http_errors=True))
     assert caught(over_http, REMOTE, over_http.enroll) == "cmc.refused"
+
+
+def test_a_refusal_of_nothing_in_particular_is_no_refusal() -> None:
+    """A server that cannot read a request has nothing to repeat. Its words are shown, and we ask again."""
+    device = Cmc.make("cmc-enroll:refuse", "cmc-enroll:no-transaction", "cmc-enroll:no-nonce")
+    with pytest.raises(RemoteProtocolError, match=r"cmc\.unmatched.*a simulated fault") as error:
+        device.enroll()
+    assert error.value.busy
+    half = Cmc.make("cmc-enroll:refuse", "cmc-enroll:no-transaction")
+    assert caught(half, TRUST, half.enroll) == "cmc.transaction"
 
 
 def test_an_answer_from_before_is_refused() -> None:

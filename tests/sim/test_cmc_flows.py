@@ -19,10 +19,11 @@ from holdfast.wire.cmc.proofs import SharedSecret
 from holdfast.wire.cmc.settings import Form, Legacy, Possession
 from holdfast.wire.cmc.signer import Identity, Nobody
 from holdfast.wire.cmc.status import read_status
-from holdfast.wire.cmc.vocabulary import Reason, Status
+from holdfast.wire.cmc.vocabulary import Status
 from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError
 from holdfast.wire.issued import NamePolicy, alternative_names
 from holdfast.wire.model import Issued, KeyAlgorithm, Pending, Purpose, Rejected
+from holdfast.wire.revocation.reason import Reason
 from holdfast_sim.ca import name, new_key
 from holdfast_sim.cmc_desk import CmcPolicy
 from sim.cmc_actors import NAME, SAN, SECRET, Cmc

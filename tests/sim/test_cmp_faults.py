@@ -16,7 +16,7 @@ from holdfast.wire.cmp import bodies, mac, paths
 from holdfast.wire.cmp.bodies import Status
 from holdfast.wire.cmp.client import CmpProtocol, Form, Inquirer
 from holdfast.wire.cmp.protection import SharedSecret
-from holdfast.wire.cmp.revocation import Reason, revoke
+from holdfast.wire.cmp.revocation import revoke
 from holdfast.wire.cmp.support import Question, ask, ca_certs, root_update
 from holdfast.wire.cmp.transaction import CmpLimits, Server
 from holdfast.wire.errors import (
@@ -29,6 +29,7 @@ from holdfast.wire.errors import (
 from holdfast.wire.identified import named
 from holdfast.wire.issued import NamePolicy
 from holdfast.wire.model import HttpResponse, Issued, Pending, Rejected
+from holdfast.wire.revocation.reason import Reason
 from holdfast_sim.cmp_desk import CmpPolicy
 from sim.cmp_actors import Cmp
 

@@ -17,7 +17,7 @@ from holdfast.wire.cmp import bodies, paths
 from holdfast.wire.cmp.client import Form
 from holdfast.wire.cmp.mac import read_parameters
 from holdfast.wire.cmp.message import Body
-from holdfast.wire.cmp.revocation import Reason, Revoked, revoke, revoke_again
+from holdfast.wire.cmp.revocation import Revoked, revoke, revoke_again
 from holdfast.wire.cmp.support import (
     RootUpdate,
     Wishes,
@@ -30,6 +30,7 @@ from holdfast.wire.cmp.support import (
 )
 from holdfast.wire.cmp.transaction import Server
 from holdfast.wire.model import CsrTemplate, Issued, KeyAlgorithm, Offer, Pending, Rejected
+from holdfast.wire.revocation.reason import Reason
 from holdfast_sim.cmp_desk import CmpPolicy
 from sim.cmp_actors import Cmp
 

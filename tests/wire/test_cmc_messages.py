@@ -29,11 +29,12 @@ from holdfast.wire.cmc.messages import (
 from holdfast.wire.cmc.settings import Form
 from holdfast.wire.cmc.signer import Identity, Nobody, RequestKey
 from holdfast.wire.cmc.status import PendInfo, StatusInfo, read_status
-from holdfast.wire.cmc.vocabulary import FailInfo, Reason, Status
+from holdfast.wire.cmc.vocabulary import FailInfo, Status
 from holdfast.wire.errors import HoldfastError, RemoteProtocolError, TrustError
 from holdfast.wire.identified import Info
 from holdfast.wire.issued import alternative_names
 from holdfast.wire.model import CsrTemplate
+from holdfast.wire.revocation.reason import Reason
 from tools import need
 
 CA = pki.ca("CMC CA")

@@ -23,11 +23,11 @@ from holdfast.wire.cmp.confirmation import certificate_hash
 from holdfast.wire.cmp.mac import MacParameters, check, read_parameters
 from holdfast.wire.cmp.message import Body, Message, encode, parse
 from holdfast.wire.cmp.protection import SharedSecret, SignedByAuthority, Signer
-from holdfast.wire.cmp.revocation import Reason
 from holdfast.wire.errors import RemoteProtocolError, TrustError
 from holdfast.wire.identified import read_algorithm
 from holdfast.wire.message_signatures import hash_of, verify_by
 from holdfast.wire.model import ClockState, Moment
+from holdfast.wire.revocation.reason import Reason
 from wire_pki import TRUSTED, certificate, dns, end_entity, name, new_key
 from wire_pki import ca as make_ca
 

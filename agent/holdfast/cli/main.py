@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "step": "step",
     "run": "run",
     "renew": "renew",
+    "revoke": "revoke",
     "identities": "identities",
     "show": "show",
     "config": "config",

@@ -120,6 +120,12 @@ class Enrollment:
         client = self._client(record, Purpose.REKEY if active else Purpose.INITIAL)
         return client.chain, client.key
 
+    def presented(self, record: DeviceRecord, now: Moment) -> tuple[Client, Link, Callable[[], Link] | None]:
+        """The present credential, a link to this rung's server that may show it, and what follows that."""
+        client = self._client(record, Purpose.REKEY)
+        link = self._link(record, client, CsrTemplate(), now)
+        return client, link, self._successor(record, client, CsrTemplate(), now)
+
     def discover(self, record: DeviceRecord, purpose: Purpose, now: Moment) -> ev.OfferTaken:
         """Read CA certificates and wishes, choose the key's kind and plan its place."""
         entry = record.identity(self._settings.name)

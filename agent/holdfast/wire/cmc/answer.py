@@ -83,10 +83,16 @@ def read(der: bytes, judge: Judge, now: Moment, *, limit: int) -> Reply:
 def check(reply: Reply, transaction: int, nonce: bytes, data: bytes) -> bytes:
     """Whether a Full reply is to this request; returns the server's nonce, empty if it gave none.
 
-    Raises TrustError ``cmc.transaction``, ``cmc.nonce``, ``cmc.data-return``.
+    Raises TrustError ``cmc.transaction``, ``cmc.nonce``, ``cmc.data-return``; RemoteProtocolError
+    ``cmc.unmatched`` (busy) for a refusal that names no request: a server that cannot read ours has no other
+    way to say so, but it may as well be of yesterday.
     """
     assert reply.response is not None
     found = reply.response.control(words.TRANSACTION_ID)
+    if found is None and reply.response.control(words.RECIPIENT_NONCE) is None and _fails(reply):
+        said = "; ".join(status.describe() for status in reply.statuses[:3])
+        detail = f"an authority refuses something, and does not say what: {said}"
+        raise RemoteProtocolError("cmc.unmatched", detail, clause="RFC 10002 §6.6", busy=True)
     if found is None or read_integer(found) != transaction:
         raise TrustError("cmc.transaction", "the answer is to another transaction", clause="RFC 10002 §6.6")
     echoed = reply.response.control(words.RECIPIENT_NONCE)
@@ -99,6 +105,10 @@ def check(reply: Reply, transaction: int, nonce: bytes, data: bytes) -> bytes:
         raise TrustError("cmc.data-return", detail, clause="RFC 10002 §6.4")
     theirs = reply.response.control(words.SENDER_NONCE)
     return b"" if theirs is None else read_octets(theirs, most=256)
+
+
+def _fails(reply: Reply) -> bool:
+    return any(status.status in (words.Status.FAILED, words.Status.NO_SUPPORT) for status in reply.statuses)
 
 
 def _unsigned(fields: cms_reading.SignedDataFields) -> Reply:

@@ -10,9 +10,9 @@ from cryptography import x509
 
 from holdfast.wire import der
 from holdfast.wire.cmc.messages import Control, Request, number_of, read_request, reading
-from holdfast.wire.cmc.vocabulary import Reason
 from holdfast.wire.der import Cursor
 from holdfast.wire.identified import Algorithm, directory_name, read_algorithm
+from holdfast.wire.revocation.reason import Reason
 
 MOST_HASHES: Final = 64
 MOST_OCTETS: Final = 65_536

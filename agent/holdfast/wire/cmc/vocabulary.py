@@ -82,18 +82,3 @@ class FailInfo(IntEnum):
         """As the standard spells it: ``badAlg``."""
         first, *rest = self.name.lower().split("_")
         return first + "".join(part.upper() if part == "ca" else part.capitalize() for part in rest)
-
-
-class Reason(IntEnum):
-    """CRLReason (RFC 5280 §5.3.1)."""
-
-    UNSPECIFIED = 0
-    KEY_COMPROMISE = 1
-    CA_COMPROMISE = 2
-    AFFILIATION_CHANGED = 3
-    SUPERSEDED = 4
-    CESSATION_OF_OPERATION = 5
-    CERTIFICATE_HOLD = 6
-    REMOVE_FROM_CRL = 8
-    PRIVILEGE_WITHDRAWN = 9
-    AA_COMPROMISE = 10

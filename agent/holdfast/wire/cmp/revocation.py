@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import IntEnum
 
 from cryptography import x509
 
@@ -16,19 +15,7 @@ from holdfast.wire.cmp.requests import revocation_request
 from holdfast.wire.cmp.transaction import Refusal, Transaction, Waiting
 from holdfast.wire.errors import LocalProtocolError, RemoteProtocolError
 from holdfast.wire.model import Exchange, Moment, Pending, Rejected
-
-
-class Reason(IntEnum):
-    """CRLReason (RFC 5280 §5.3.1)."""
-
-    UNSPECIFIED = 0
-    KEY_COMPROMISE = 1
-    CA_COMPROMISE = 2
-    AFFILIATION_CHANGED = 3
-    SUPERSEDED = 4
-    CESSATION_OF_OPERATION = 5
-    CERTIFICATE_HOLD = 6
-    REMOVE_FROM_CRL = 8
+from holdfast.wire.revocation.reason import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +55,7 @@ def _judge(transaction: Transaction, answer: Message | Waiting | Refusal) -> Rev
     if isinstance(answer, Waiting):
         return Pending(answer.after or timedelta(0), transaction.token("rr"))
     if isinstance(answer, Refusal):
-        return answer.outcome()
+        return _refused(answer)
     statuses = bodies.read_revocation_reply(answer.content).statuses
     if len(statuses) != 1:
         detail = f"{len(statuses)} statuses about one certificate"
@@ -77,5 +64,12 @@ def _judge(transaction: Transaction, answer: Message | Waiting | Refusal) -> Rev
     if status.status == bodies.Status.WAITING:
         return Pending(timedelta(0), transaction.token("rr"))
     if not status.granted:
-        return Refusal(status, status.describe()).outcome()
+        return _refused(Refusal(status, status.describe()))
     return Revoked(status.describe())
+
+
+def _refused(refusal: Refusal) -> Revoked | Rejected:
+    """What is revoked already need not be revoked: an answer may have been lost before."""
+    if refusal.status.has(bodies.Failure.CERT_REVOKED):
+        return Revoked(refusal.text)
+    return refusal.outcome()
