@@ -16,6 +16,8 @@ def main() -> int:
         "cmc",
         [
             ("demonstration, the key in a TPM, over EST", demonstration),
+            ("possession by decryption, the RSA key in a TPM, over plain HTTP", decryption),
+            ("openssl verifies every message of both sides", pytests("tests/sim/test_cmc_openssl.py")),
             ("the codec; openssl verifies what is signed", pytests("tests/wire/test_cmc_messages.py")),
             ("every way to ask, wait, confirm, prove and revoke", pytests("tests/sim/test_cmc_flows.py")),
             ("client checks, one violation a test", pytests("tests/sim/test_cmc_faults.py")),
@@ -37,6 +39,22 @@ def demonstration() -> dict[str, Any]:
     """First boot, use and renewal by CMC at the registrar's /fullcmc."""
     told = perform(lambda text: print(text, flush=True), "tpm", "cmc")
     return {"ok": told["ok"], "renewed": told["renewed"], "key": told["ldevid"]["key"]}
+
+
+def decryption() -> dict[str, Any]:
+    """The server hides a value, and the key opens it in the TPM; then a renewal, in the same way."""
+    with Stage(protocol="cmc") as stage:
+        url = stage.servers.addresses["cmc"]
+        told = stage.config.read_text()
+        settings = f"      - cmc: {{url: '{url}', possession: decryption}}\n    key: {{algorithm: rsa2048}}\n"
+        stage.config.write_text(told.replace("      - cmc: {}\n", settings))
+        stage.hardware.take()
+        first = _serial(stage, "step", "--json")
+        second = _serial(stage, "step", "--json", "--renew", "ldevid")
+        if first == second:
+            raise FailedError("the renewal brought the same certificate")
+        status = _ran(stage, "status", "--json").told["identities"][0]
+    return {"first": first, "renewed": second, "key": status["credential"]["key"]}
 
 
 def revocation() -> dict[str, Any]:

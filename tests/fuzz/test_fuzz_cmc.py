@@ -29,7 +29,7 @@ from holdfast_sim.cmc_replies import authority
 from sim.cmc_actors import Cmc
 
 FAMILIES = {"cmc", "cms", "certificate", "chain", "key", "signature"}
-ROUNDS = 250
+ROUNDS = 150
 
 
 def served(device: Cmc, spoil: Callable[[bytes], bytes]) -> Callable[[HttpRequest], HttpResponse]:

@@ -25,7 +25,6 @@ from holdfast.wire.cmc.proofs import SharedSecret
 from holdfast.wire.cmc.settings import Form, Possession
 from holdfast.wire.cmc.signer import Identity, Nobody, Signer
 from holdfast.wire.cmc.site import Site
-from holdfast.wire.cmc.vocabulary import Reason
 from holdfast.wire.errors import HoldfastError
 from holdfast.wire.model import (
     Chain,
@@ -39,6 +38,7 @@ from holdfast.wire.model import (
     Rejected,
     SigningKey,
 )
+from holdfast.wire.revocation.reason import Reason
 from interop.cmc_peers import REFERENCE, SECRET, BouncyCastleServer, Realm, bouncy_castle_server
 
 pytestmark = pytest.mark.interop

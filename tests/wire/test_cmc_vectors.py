@@ -24,9 +24,10 @@ from holdfast.wire.cmc.controls import (
 )
 from holdfast.wire.cmc.messages import Crmf, Pkcs10, PkiData, read_data
 from holdfast.wire.cmc.settings import Legacy
-from holdfast.wire.cmc.vocabulary import FailInfo, Reason, Status
+from holdfast.wire.cmc.vocabulary import FailInfo, Status
 from holdfast.wire.errors import RemoteProtocolError, TrustError
 from holdfast.wire.model import ClockState, Moment
+from holdfast.wire.revocation.reason import Reason
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "cmc"
 MADE = datetime(2026, 11, 24, 19, tzinfo=UTC)
@@ -229,13 +230,13 @@ def test_a_challenge_that_is_no_mac() -> None:
 
 
 def test_a_failure_that_repeats_nothing() -> None:
-    """Signed, but of no transaction: not believed to be an answer to ours."""
+    """Signed, but of no transaction: its words are told, and it is not believed to be an answer to ours."""
     reply = judged("revoke-secret")
     assert [(s.fail, s.text) for s in reply.statuses] == [(FailInfo.BAD_REQUEST, "Invalid Credential.")]
 
-    with pytest.raises(TrustError) as caught:
+    with pytest.raises(RemoteProtocolError, match="Invalid Credential") as caught:
         answer.check(reply, 1, b"nonce", b"")
-    assert caught.value.code == "cmc.transaction"
+    assert (caught.value.code, caught.value.busy) == ("cmc.unmatched", True)
 
 
 def test_a_bare_pki_data() -> None:
