@@ -2,6 +2,7 @@
 
 - ``tcti:device:/dev/tpmrm0``, ``tcti:swtpm:host=127.0.0.1,port=2321``: a TPM of this machine, by a TCTI.
 - ``ssh:root@bench-1?tpm=/dev/tpmrm0&port=22&config=FILE``: a TPM at the other end of SSH.
+- ``pkcs11:token=unit?module-path=FILE&pin-source=file:FILE``: a token (RFC 7512), without TPM evidence.
 - ``serial:/dev/ttyUSB0?baud=115200&tpm=/dev/tpmrm0``: a TPM behind a serial console.
 """
 
@@ -26,8 +27,12 @@ def open_unit(place: str) -> Unit:
 
 def examiner_for(place: str, makers: Chain) -> Examiner:
     """Who judges what a unit at *place* shows. *makers*: roots of TPM makers."""
-    _split(place)
-    return TpmExaminer(makers)
+    kind, _ = _split(place)
+    if kind != "pkcs11":
+        return TpmExaminer(makers)
+    from holdfast_factory.token_unit import TokenExaminer  # noqa: PLC0415 (nor the library for tokens)
+
+    return TokenExaminer()
 
 
 def _local(place: str, rest: str) -> Unit:
@@ -58,7 +63,18 @@ def _serial(_: str, rest: str) -> Unit:
     return TpmUnit(link, f"serial:{device}")
 
 
-_OPENERS: dict[str, Callable[[str, str], Unit]] = {"tcti": _local, "ssh": _ssh, "serial": _serial}
+def _token(place: str, _: str) -> Unit:
+    from holdfast_factory.token_unit import token_at  # noqa: PLC0415
+
+    return token_at(place)
+
+
+_OPENERS: dict[str, Callable[[str, str], Unit]] = {
+    "tcti": _local,
+    "ssh": _ssh,
+    "serial": _serial,
+    "pkcs11": _token,
+}
 
 
 def _settings(rest: str, *known: str) -> tuple[str, dict[str, str]]:

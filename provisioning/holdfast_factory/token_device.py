@@ -63,7 +63,7 @@ def make_token_device(factory: Factory, place: TokenPlace, serial: str, out: Pat
         if present is not None:
             refuse_other_identity(factory, present, serial)
         else:
-            session.run("make the IDevID key", lambda s: _provide_key(s, session.manufacturer))
+            session.run("make the IDevID key", lambda s: provide_key(s, session.manufacturer))
     finally:
         session.close()
     certificate = present or _issue(factory, place, serial, now)
@@ -95,7 +95,7 @@ def _present(session: Any) -> x509.Certificate | None:
     return found[0] if found else None
 
 
-def _provide_key(session: Any, manufacturer: str) -> None:
+def provide_key(session: Any, manufacturer: str) -> None:
     """Make the key, unless an interrupted run did."""
     try:
         objects.private_key(session, Which.ours(LABEL))
