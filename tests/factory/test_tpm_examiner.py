@@ -16,6 +16,7 @@ import wire_pki as pki
 from factory.chips import MODEL, SERIAL, Forger, Maker, area_of, unit
 from holdfast.wire.algorithms import spki
 from holdfast.wire.errors import HoldfastError, KeyStoreError, RemoteProtocolError, TrustError
+from holdfast.wire.tpm import ek_profile
 from holdfast.wire.tpm.public import parse_public
 from holdfast.wire.tpm.templates import Level, iak
 from holdfast_factory.chips import commands
@@ -138,6 +139,14 @@ def test_certificate_of_the_wrong_profile_is_refused(
     with pytest.raises(TrustError) as caught:
         examiner.endorsement(replace(first.endorsement, certificates=(made,)), NOW)
     assert code_of(caught) == code
+
+
+def test_usage_of_another_key_is_no_endorsement(maker: Maker, first: Shows) -> None:
+    """Also where no path is judged."""
+    changes, _ = LIES["usage of an attestation key"]
+    with pytest.raises(TrustError) as caught:
+        ek_profile.read(x509.load_der_x509_certificate(maker.certify(leaf(first), **changes)))
+    assert code_of(caught) == "ek.usage"
 
 
 def test_the_same_certificate_made_anew_is_accepted(
