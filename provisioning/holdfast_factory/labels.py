@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from typing import Final
+from urllib.parse import quote
 
 import segno
 
@@ -49,6 +50,11 @@ def render(label: Label, form: str) -> bytes:
     else:
         code.save(drawn, kind="png", scale=_PNG_SCALE)
     return drawn.getvalue()
+
+
+def file_name(serial: str, form: str) -> str:
+    """A file for that label: a serial number may hold a slash (PrintableString), a file name may not."""
+    return f"{quote(serial, safe='')}.{form}"
 
 
 def lines(label: Label) -> tuple[str, ...]:

@@ -62,11 +62,11 @@ def unit_name(number: int) -> str:
     return hashlib.sha256(b"unit %d" % number).hexdigest()
 
 
-def make_device(book: Book, plant: Plant, number: int) -> str:
+def make_device(book: Book, plant: Plant, number: int, *, scanned: str = "") -> str:
     """Take a unit that exists on paper alone through all steps; returns its name."""
     unit = unit_name(number)
     keys = ProvedKeys(*(spki(ec.generate_private_key(ec.SECP256R1())) for _ in range(2)), b"name")
-    state = book.meet(unit, b"endorsement of %d" % number, "GW-{:06d}".format, "")
+    state = book.meet(unit, b"endorsement of %d" % number, "GW-{:06d}".format, scanned)
     assert plant.issuing is not None
     ca = issuing.Issuer(plant.product, plant.issuer, plant.issuing)
     for step in state.todo:

@@ -93,8 +93,10 @@ class Browser:
         async with self.http.get(self.url + path, allow_redirects=False, headers=headers) as answer:
             return answer.status
 
-    async def post(self, path: str, *, token: str | None = None, **headers: str) -> tuple[int, bytes]:
-        data = {"form-token": self.token if token is None else token}
+    async def post(
+        self, path: str, *, token: str | None = None, serial: str = "", **headers: str
+    ) -> tuple[int, bytes]:
+        data = {"form-token": self.token if token is None else token, "serial": serial}
         async with self.http.post(
             self.url + path, data=data, allow_redirects=False, headers=headers
         ) as answer:
@@ -120,7 +122,7 @@ def visit(
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("path", ["/", "/live", "/events", "/unit?q=1", "/label/GW-000001.png"])
+@pytest.mark.parametrize("path", ["/", "/live", "/events", "/unit?q=1", "/label.png?serial=GW-000001"])
 def test_nothing_is_shown_before_the_login(line: Line, path: str) -> None:
     async def what(browser: Browser) -> None:
         assert await browser.status(path) == 303
@@ -128,7 +130,7 @@ def test_nothing_is_shown_before_the_login(line: Line, path: str) -> None:
     visit(line, what)
 
 
-@pytest.mark.parametrize("path", ["/export/masa", "/audit", "/stations/north/start", "/unit/1/reprint"])
+@pytest.mark.parametrize("path", ["/export/masa", "/audit", "/stations/north/start", "/reprint"])
 def test_nothing_is_done_before_the_login(line: Line, path: str) -> None:
     async def what(browser: Browser) -> None:
         status, _ = await browser.post(path)
@@ -190,7 +192,7 @@ def test_another_host_name_is_refused(line: Line) -> None:
     visit(line, what)
 
 
-@pytest.mark.parametrize("path", ["/stations/north/start", "/logout", "/unit/GW-000001/reprint"])
+@pytest.mark.parametrize("path", ["/stations/north/start", "/logout", "/reprint"])
 def test_a_form_of_another_page_is_refused(line: Line, path: str) -> None:
     async def what(browser: Browser) -> None:
         assert (await browser.post(path, token=""))[0] == 403
@@ -250,7 +252,7 @@ def test_a_label_is_printed_again_and_the_ledger_says_for_whom(line: Line) -> No
     make_device(line.book, line.plant, 1)
 
     async def what(browser: Browser) -> None:
-        status, _ = await browser.post("/unit/GW-000001/reprint")
+        status, _ = await browser.post("/reprint", serial="GW-000001")
         assert status == 303
         assert "again, for ada" in await browser.get("/unit?q=GW-000001")
 
@@ -260,12 +262,27 @@ def test_a_label_is_printed_again_and_the_ledger_says_for_whom(line: Line) -> No
     assert "GW-000001" in printed.read_text()
 
 
+def test_a_serial_number_with_a_slash_is_one_unit_and_one_file(line: Line) -> None:
+    unit = make_device(line.book, line.plant, 1, scanned="../7/A")
+
+    async def what(browser: Browser) -> None:
+        page = await browser.get("/unit?q=../7/A")
+        assert (await browser.post("/reprint", serial="../7/A"))[0] == 303
+        picture = (re.findall(r'src="(/label[^"]+)"', page) or [""])[0]
+        assert "<svg" in await browser.get(picture)
+
+    visit(line, what, OPERATOR)
+    (printed,) = line.spool.iterdir()
+    assert printed.name == "..%2F7%2FA.zpl"
+    assert unit
+
+
 def test_a_unit_that_is_not_sealed_has_no_label(line: Line) -> None:
     line.book.meet(unit_name(1), b"e", "GW-{:06d}".format, "")
 
     async def what(browser: Browser) -> None:
-        assert (await browser.post("/unit/GW-000001/reprint"))[0] == 400
-        assert await browser.status("/label/GW-000001.png") == 400
+        assert (await browser.post("/reprint", serial="GW-000001"))[0] == 400
+        assert await browser.status("/label.png?serial=GW-000001") == 400
         assert "reprint" not in await browser.get("/unit?q=GW-000001")
 
     visit(line, what, OPERATOR)

@@ -18,7 +18,7 @@ from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import Chain
 from holdfast_factory.files import write_file
 from holdfast_factory.idevid import check_serial
-from holdfast_factory.labels import SCHEMES, render
+from holdfast_factory.labels import SCHEMES, file_name, render
 from holdfast_factory.line.acts import opened
 from holdfast_factory.line.progress import Bar, JsonLines
 from holdfast_factory.line.shift import Limits, Shift
@@ -83,7 +83,7 @@ def _printer(directory: Path | None) -> Printer:
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
             for form in SCHEMES:
-                write_file(directory / f"{label.serial}.{form}", render(label, form))
+                write_file(directory / file_name(label.serial, form), render(label, form))
         return render(label, "txt")
 
     return to_files

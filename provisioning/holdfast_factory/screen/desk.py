@@ -84,7 +84,7 @@ class Desk:
         printed = labels.render(self.label(serial), "zpl")
         assert found is not None
         self._book.printed(found.unit, printed, by=operator, again=True)
-        write_file(self._spool / f"{found.unit[:16]}.zpl", printed)
+        write_file(self._spool / labels.file_name(found.serial, "zpl"), printed)
 
     def export(self, audience: str, now: datetime) -> bytes:
         """The signed manifest for one of the AUDIENCES. Raises ConfigError ``factory.export``."""

@@ -107,14 +107,14 @@ class Pages:
 
     async def reprint(self, request: web.Request) -> web.Response:
         """Print a label again; the ledger keeps who did it."""
-        serial = request.match_info["serial"]
+        serial = field(await request.post(), "serial")
         await asyncio.to_thread(self._desk.reprint, serial, who(request).name)
         raise web.HTTPSeeOther(str(request.rel_url.with_path("/unit").with_query(q=serial, printed="1")))
 
     async def label(self, request: web.Request) -> web.Response:
         """The label as a file."""
         form = request.match_info["form"]
-        label = await asyncio.to_thread(self._desk.label, request.match_info["serial"])
+        label = await asyncio.to_thread(self._desk.label, request.query.get("serial", ""))
         return web.Response(
             body=labels.render(label, form), content_type=labels.SCHEMES[form], charset=_charset(form)
         )
