@@ -226,7 +226,7 @@ versions() {
     if [ -x "$cache/bin/pebble" ]; then
         printf 'pebble\t%s\n' "$pebble_version"
     fi
-    for name in bind9 lego; do
+    for name in bind9 lego chromium; do
         if [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ]; then
             printf '%s\t%s\n' "$name" "$(dpkg-query -W -f '${Version}' "$name")"
         fi
@@ -257,6 +257,8 @@ pebble_server
 PATH="$PATH:/usr/sbin" need named bind9 || true
 need nsupdate bind9-dnsutils || true
 need lego lego || true
+need chromium chromium || true
+need chromedriver chromium-driver || true
 cmp_ra
 cmc_bc
 versions | tee "$cache/versions"

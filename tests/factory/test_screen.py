@@ -48,7 +48,7 @@ class Line:
             self.started.append((name, place))
             return IDLE
 
-        desk = Desk(self.book, self.plant, self.clock(), self.spool)
+        desk = Desk(Book(self.book.database, "desk", self.clock), self.plant, self.clock(), self.spool)
         stations = Stations({"north": "tcti:north"}, command)
         async with serving(desk, stations, self.directory, listening or Listening(), now=self.clock) as url:
             yield url.rstrip("/")
@@ -225,7 +225,7 @@ def test_a_page_of_the_line(line: Line) -> None:
         assert '<b id="sealed">2</b>' in page
         assert '<b id="failed">1</b>' in page
         assert '<b id="yield">67 %</b>' in page
-        assert "factory.ek" in page
+        assert "endorsement: factory.ek" in page
         assert 'data-station="north" class="stopped"' in page
         assert 'data-station="south" class="failed"' in page
         story = await browser.get("/unit?q=GW-000003")
@@ -255,6 +255,7 @@ def test_a_label_is_printed_again_and_the_ledger_says_for_whom(line: Line) -> No
         status, _ = await browser.post("/reprint", serial="GW-000001")
         assert status == 303
         assert "again, for ada" in await browser.get("/unit?q=GW-000001")
+        assert 'data-station="desk"' not in await browser.get("/"), "whoever prints again is no station"
 
     visit(line, what, OPERATOR)
     (printed,) = line.spool.iterdir()

@@ -9,7 +9,7 @@ from typing import Final
 WIDTH: Final = 460
 _COLUMN_HEIGHT: Final = 110
 _BAR: Final = 24
-_LABEL: Final = 190
+_LABEL: Final = 250
 
 
 def columns(title: str, values: Sequence[tuple[str, int]]) -> str:

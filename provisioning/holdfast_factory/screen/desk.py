@@ -17,7 +17,7 @@ from holdfast_factory.line import export
 from holdfast_factory.line.audit import audit
 from holdfast_factory.line.book import Book
 from holdfast_factory.line.plant import Plant
-from holdfast_factory.line.reading import Reading, UnitStory
+from holdfast_factory.line.reading import Reading, StationState, UnitStory
 from holdfast_factory.line.station import label_of
 from holdfast_factory.screen import charts, view
 from holdfast_factory.screen.stations import Stations
@@ -55,7 +55,7 @@ class Desk:
         causes = view.causes(self._reading.causes(self._since))
         return {
             "shift": view.shift(self._reading.yields(self._since), self._since, now),
-            "stations": view.rows(self._reading.stations(), stations, now),
+            "stations": view.rows(self._others(), stations, now),
             "failures": bool(causes),
             "causes": Markup(charts.bars("Failures by cause", causes)),  # noqa: S704 - escaped there
             "hours": Markup(view.hours(self._reading.per_hour(now - view.CHARTED), now)),  # noqa: S704
@@ -102,6 +102,10 @@ class Desk:
             f"{found.entries} entries, {found.units} units, {found.sealed} devices, {found.certificates} "
             f"certificates: the chain is whole. Its head is {found.head.seq} {found.head.hash}."
         )
+
+    def _others(self) -> tuple[StationState, ...]:
+        """Every station but this desk, which writes into the ledger under a name of its own."""
+        return tuple(each for each in self._reading.stations() if each.name != self._book.station)
 
     def _label(self, found: UnitStory) -> Label:
         state = self._book.state(found.unit)

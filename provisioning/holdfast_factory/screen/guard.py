@@ -22,11 +22,12 @@ SESSIONS: Final = web.AppKey("sessions", Sessions)
 HOSTS: Final = web.AppKey("hosts", set[str])
 SESSION: Final = "session"
 
+# Under "no-referrer" browsers send the Origin "null" with our own forms.
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",

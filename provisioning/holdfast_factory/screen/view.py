@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -101,11 +100,8 @@ def rows(known: Sequence[StationState], ours: Stations, now: datetime) -> tuple[
 
 
 def causes(found: Sequence[Cause]) -> dict[str, int]:
-    """Count by code: which step it was, the unit's page tells."""
-    counted: Counter[str] = Counter()
-    for cause in found:
-        counted[cause.code] += cause.count
-    return dict(counted)
+    """How often, by step and reason."""
+    return {f"{cause.step}: {cause.code}": cause.count for cause in found}
 
 
 def hours(found: Sequence[Hour], now: datetime) -> str:
