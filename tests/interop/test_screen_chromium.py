@@ -124,7 +124,8 @@ def chromium(home: Path) -> Iterator[webdriver.Chrome]:
     options.binary_location = need("chromium", "chromium")
     for word in (
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-sync", "--disable-background-networking", "--disable-component-update", "--window-size=1180,940",
+        "--disable-sync", "--disable-background-networking", "--disable-component-update",
+        "--window-size=1180,940",
         f"--user-data-dir={home / 'profile'}",
     ):  # fmt: skip
         options.add_argument(word)
