@@ -21,14 +21,18 @@ from holdfast.wire.discovery import grasp
 from holdfast.wire.errors import RemoteProtocolError
 from holdfast.wire.model import RandomBytes
 
-SERVICE = "_brski-registrar._tcp.local."
+SERVICES = {
+    grasp.AN_JOIN_REGISTRAR: "_brski-registrar._tcp.local.",
+    grasp.AN_PROXY: "_brski-proxy._tcp.local.",
+}
 Way = Literal["mdns", "grasp"]
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
     """What is announced: the ``port`` of a registrar at ``addresses`` of the link ``interface``, under a
-    ``name``, in some ``ways``; floods come ``every`` so many seconds."""
+    ``name``, in some ``ways``; floods come ``every`` so many seconds. With the ``objective`` of a proxy it is
+    announced as one."""
 
     port: int
     addresses: tuple[str, ...]
@@ -36,6 +40,11 @@ class Announcement:
     name: str
     ways: tuple[Way, ...]
     every: float = 60.0
+    objective: str = grasp.AN_JOIN_REGISTRAR
+
+    @property
+    def service(self) -> str:
+        return SERVICES[self.objective]
 
 
 @contextlib.asynccontextmanager
@@ -59,7 +68,11 @@ async def _by_mdns(what: Announcement) -> AsyncIterator[None]:
         interfaces=list(interfaces), ip_version=IPVersion.V6Only if only_6 else IPVersion.V4Only
     )
     info = ServiceInfo(
-        SERVICE, f"{what.name}.{SERVICE}", addresses=packed, port=what.port, server=f"{what.name}.local."
+        what.service,
+        f"{what.name}.{what.service}",
+        addresses=packed,
+        port=what.port,
+        server=f"{what.name}.local.",
     )
     try:
         await responder.async_register_service(info)
@@ -106,7 +119,7 @@ class _Flooder(asyncio.DatagramProtocol):
             message = grasp.decode(data)
         except RemoteProtocolError:
             return
-        if isinstance(message, grasp.Discovery) and message.objective.name == grasp.AN_JOIN_REGISTRAR:
+        if isinstance(message, grasp.Discovery) and message.objective.name == self._what.objective:
             self._flood()
 
     async def beat(self) -> None:
@@ -118,6 +131,6 @@ class _Flooder(asyncio.DatagramProtocol):
         for each in self._what.addresses:
             packed = ipaddress.ip_address(each).packed
             session = int.from_bytes(self._random(4), "big")
-            flood = grasp.announcing(grasp.AN_JOIN_REGISTRAR, packed, self._what.port, session)
+            flood = grasp.announcing(self._what.objective, packed, self._what.port, session)
             if self._transport is not None:
                 self._transport.sendto(flood.encode(), (grasp.GROUP, grasp.PORT))

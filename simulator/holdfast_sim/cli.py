@@ -20,6 +20,7 @@ from pathlib import Path
 import yaml
 from cryptography import x509
 
+from holdfast.wire.discovery.grasp import AN_JOIN_REGISTRAR, AN_PROXY
 from holdfast.wire.errors import ConfigError, HoldfastError
 from holdfast.wire.model import KeyAlgorithm
 
@@ -92,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="address to announce (default: that of --host)",
     )
+    serve.add_argument(
+        "--announce-as", choices=("registrar", "proxy"), default="registrar", help="what it claims to be"
+    )
     serve.add_argument("--announce-name", default="registrar", metavar="NAME", help="name to announce")
     serve.add_argument(
         "--announce-every", type=float, default=60.0, metavar="SECONDS", help="time between GRASP floods"
@@ -138,6 +142,7 @@ async def _made_known(options: argparse.Namespace, addresses: Addresses) -> Asyn
         options.announce_name,
         tuple(dict.fromkeys(options.announce)),
         options.announce_every,
+        AN_PROXY if options.announce_as == "proxy" else AN_JOIN_REGISTRAR,
     )
     async with announced(what, secrets.token_bytes):
         yield

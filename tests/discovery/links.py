@@ -47,7 +47,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, **(environment or {})},
+            env=_environment(environment),
         )
         self.pid = self._process.pid
 
@@ -105,7 +105,7 @@ class Host:
             text=True,
             check=check,
             timeout=90,
-            env={**os.environ, **(environment or {})},
+            env=_environment(environment),
         )
 
     def python(
@@ -189,3 +189,9 @@ def until(what: Callable[[], bool], seconds: float = 20.0) -> None:
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not come true in {seconds:g} s")
         time.sleep(0.05)
+
+
+def _environment(more: dict[str, str] | None) -> dict[str, str]:
+    """Ours, in which the modules of the tests are found as well."""
+    root = Path(__file__).resolve().parents[2]
+    return {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}", **(more or {})}

@@ -14,6 +14,7 @@ from typing import Any
 
 from demo.hardware import Token
 from discovery.links import Host, Process
+from holdfast.host.store import StateStore
 from holdfast_factory.authority import Factory, Product, init_factory, open_factory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,13 @@ class Pledge:
     def environment(self) -> dict[str, str]:
         """What leads the PKCS#11 module to this device's token, and to no other."""
         return {"SOFTHSM2_CONF": str(self.directory / "token/softhsm2.conf")}
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Who was found and refused, and the code of the reason."""
+        record = StateStore(self.directory / "state").load().record
+        assert record is not None
+        return {each.endpoint: each.code for each in record.search.refusals}
 
     def agent(self, host: Host, *words: str) -> Any:
         """What the command *words* of the agent on *host* tells as JSON."""

@@ -126,6 +126,7 @@ _BY_AREA: Final[Mapping[str, str]] = {
     "ocsp": _PEER,
     "crl": _PEER,
     "proof": "Check that the server trusts the CA that issued the new certificate; the old one stays in use.",
+    "proxy": "Name interfaces that are up (join-proxy: interfaces), and let no other program have the ports.",
     "registrar": "Ask the registrar's operator: it knows this device's serial number and why it refused.",
     "revocation": _PEER,
     "revoke": "See the CA's log, or ask its operator to revoke the certificate there.",

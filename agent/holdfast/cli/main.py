@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "doctor": "doctor",
     "step": "step",
     "run": "run",
+    "proxy": "proxy",
     "renew": "renew",
     "revoke": "revoke",
     "identities": "identities",

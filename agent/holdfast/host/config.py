@@ -33,6 +33,7 @@ from holdfast.host.config_model import (
     HookSettings,
     IdentitySettings,
     IdevidSettings,
+    JoinProxySettings,
     KeyChoice,
     KeySettings,
     LimitSettings,
@@ -69,6 +70,7 @@ __all__ = [
     "HookSettings",
     "IdentitySettings",
     "IdevidSettings",
+    "JoinProxySettings",
     "KeyChoice",
     "KeySettings",
     "LimitSettings",
@@ -150,6 +152,7 @@ class _Reader:
         return Settings(
             registrars=tuple(map(registrar, data.get("registrars", ()))),
             discovery=_discovery(data),
+            join_proxy=_join_proxy(data["join-proxy"]) if "join-proxy" in data else None,
             manufacturer=ManufacturerSettings(
                 anchors=self._base / maker["anchors"],
                 voucher_signers=frozenset(map(bytes.fromhex, maker["voucher-signers"])),
@@ -372,6 +375,19 @@ def _discovery(data: Any) -> DiscoverySettings | None:
         dhcp_option=found.get("dhcp-option"),
         listen_seconds=found["listen-seconds"],
         progress_seconds=found["progress-seconds"],
+    )
+
+
+def _join_proxy(data: Any) -> JoinProxySettings:
+    return JoinProxySettings(
+        interfaces=tuple(data["interfaces"]),
+        port=data["port"],
+        registrars=tuple(map(registrar, data["registrars"])),
+        connections=data["connections"],
+        connections_per_source=data["connections-per-source"],
+        new_per_minute=data["new-per-minute"],
+        octets=data["octets"],
+        seconds=data["seconds"],
     )
 
 

@@ -105,6 +105,21 @@ class DiscoverySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinProxySettings:
+    """The join proxy: which ``interfaces`` it serves at which ``port`` (0: any), to which ``registrars`` it
+    leads (none: our own, or found), and how much one source may have."""
+
+    interfaces: tuple[str, ...] = ()
+    port: int = 0
+    registrars: tuple[str, ...] = ()
+    connections: int = 64
+    connections_per_source: int = 4
+    new_per_minute: int = 20
+    octets: int = 4 << 20
+    seconds: float = 300
+
+
+@dataclass(frozen=True, slots=True)
 class LimitSettings:
     """Bounds of one connection, in seconds and bytes."""
 
@@ -425,6 +440,7 @@ class Settings:
     registrars: tuple[str, ...]
     manufacturer: ManufacturerSettings
     discovery: DiscoverySettings | None = None
+    join_proxy: JoinProxySettings | None = None
     state_directory: Path = Path("/var/lib/holdfast")
     keys: KeySettings = KeySettings()
     idevid: IdevidSettings = IdevidSettings()
