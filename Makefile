@@ -72,6 +72,11 @@ proof-cmc: $(READY) peers ## Prove CMC and revocation by command: every figure, 
 proof-scep: $(READY) peers ## Prove SCEP and the ladder down to it: every figure, then one JSON line
 	@$(PY) -m proofs.scep
 
+.PHONY: proof-discovery
+proof-discovery: $(READY) ## Prove that a device finds its owner: every figure, then one JSON line (needs root: network namespaces)
+	@scripts/setup-packages.sh iproute2 avahi-daemon avahi-utils dbus dnsmasq-base tinyproxy microsocks
+	@$(PY) -m proofs.discovery
+
 machine: $(READY) ## Build the throw-away machine in which a real systemd runs (outside the repository)
 	@scripts/machine.sh
 
@@ -86,7 +91,12 @@ proof-life: $(READY) ## Prove ten unattended years: every figure, then one JSON 
 machine-test: $(READY) ## Boot a virtual gateway with a TPM for the first time, and make its life hard (root; FULL=1: all of it)
 	@FULL=$(FULL) $(PY) -m pytest -m machine tests/machine
 
-proof-machine: $(READY) ## Prove it on a machine of its own: every figure, then one JSON line (root; FULL=1: all of it)
+proof-.PHONY: proof-discovery
+proof-discovery: $(READY) ## Prove that a device finds its owner: every figure, then one JSON line (needs root: network namespaces)
+	@scripts/setup-packages.sh iproute2 avahi-daemon avahi-utils dbus dnsmasq-base tinyproxy microsocks
+	@$(PY) -m proofs.discovery
+
+machine: $(READY) ## Prove it on a machine of its own: every figure, then one JSON line (root; FULL=1: all of it)
 	@FULL=$(FULL) $(PY) -m proofs.machine_boot
 
 docs: $(READY) ## Write the documents that are generated from the code

@@ -6,6 +6,7 @@ import ipaddress
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -152,9 +153,14 @@ class Net:
         _ip("-n", self._hub, "link", "add", name, "type", "bridge", "mcast_snooping", "0")
         _ip("-n", self._hub, "link", "set", name, "up")
 
-    def host(self, name: str, **interfaces: tuple[str, *tuple[str, ...]]) -> Host:
-        """A host with *interfaces*: name, then the link and addresses with their prefix length."""
+    def host(self, name: str, *, resolver: str = "", **interfaces: tuple[str, *tuple[str, ...]]) -> Host:
+        """A host with *interfaces*: name, then the link and addresses with their prefix length. Programs on
+        it see a resolv.conf with that *resolver*, or with none."""
         space = self._namespace(name)
+        own = Path("/etc/netns") / space  # ip-netns(8)
+        own.mkdir(parents=True)
+        self._open.callback(shutil.rmtree, own)
+        (own / "resolv.conf").write_text(f"nameserver {resolver}\n" if resolver else "")
         for interface, (link, *addresses) in interfaces.items():
             number = next(_NUMBERS)
             _ip("-n", self._hub, "link", "add", f"p{number}", "type", "veth", "peer", "name", f"q{number}")

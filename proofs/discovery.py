@@ -1,0 +1,40 @@
+"""``make proof-discovery``: a device that is told nothing but its maker's anchors finds its owner."""
+
+from __future__ import annotations
+
+import sys
+
+from proofs.runner import prove, pytests
+
+
+def main() -> int:
+    """Run all parts in order."""
+    return prove(
+        "discovery",
+        [
+            (
+                "announcements: the RFCs' examples, each rule, hostile octets",
+                pytests("tests/wire/test_discovery_messages.py", "tests/fuzz/test_fuzz_discovery.py"),
+            ),
+            (
+                "sources, order and bounds; the join proxy's limits",
+                pytests(
+                    "tests/host/test_discovery.py",
+                    "tests/host/test_joinproxy.py",
+                    "tests/life/test_search.py",
+                ),
+            ),
+            (
+                "namespaces: zero configuration, the join proxy, IPv6 alone, a liar, a flood",
+                pytests("tests/discovery/test_on_links.py"),
+            ),
+            (
+                "independent judges on links of their own",
+                pytests("tests/discovery/test_judges.py"),
+            ),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
