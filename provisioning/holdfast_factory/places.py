@@ -13,16 +13,20 @@ from urllib.parse import parse_qsl
 
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import Chain
+from holdfast_factory.chips.ek_issue import Endorser
 from holdfast_factory.tpm_examiner import TpmExaminer
 from holdfast_factory.unit import Examiner, Unit
 
 DEFAULT_TPM = "/dev/tpmrm0"
 
 
-def open_unit(place: str) -> Unit:
-    """Raises KeyStoreUnavailable while no unit is there, ConfigError ``factory.place`` for no place."""
+def open_unit(place: str, *, endorser: Endorser | None = None) -> Unit:
+    """Raises KeyStoreUnavailable while no unit is there, ConfigError ``factory.place`` for no place.
+
+    *endorser* certifies the endorsement key of a TPM whose maker left no certificate.
+    """
     kind, rest = _split(place)
-    return _OPENERS[kind](place, rest)
+    return _OPENERS[kind](place, rest, endorser)
 
 
 def examiner_for(place: str, makers: Chain) -> Examiner:
@@ -35,23 +39,23 @@ def examiner_for(place: str, makers: Chain) -> Examiner:
     return TokenExaminer()
 
 
-def _local(place: str, rest: str) -> Unit:
+def _local(place: str, rest: str, endorser: Endorser | None) -> Unit:
     from holdfast_factory.chips.links import TctiLink  # noqa: PLC0415 (the TSS, where a TPM is near)
     from holdfast_factory.tpm_unit import TpmUnit  # noqa: PLC0415
 
-    return TpmUnit(TctiLink(rest), place)
+    return TpmUnit(TctiLink(rest), place, endorser=endorser)
 
 
-def _ssh(_: str, rest: str) -> Unit:
+def _ssh(_: str, rest: str, endorser: Endorser | None) -> Unit:
     from holdfast_factory.chips.remote import over_ssh  # noqa: PLC0415 (not where the unit is near)
     from holdfast_factory.tpm_unit import TpmUnit  # noqa: PLC0415
 
     host, settings = _settings(rest, "tpm", "port", "config")
     tpm, port, config = (settings.get(k, d) for k, d in (("tpm", DEFAULT_TPM), ("port", ""), ("config", "")))
-    return TpmUnit(over_ssh(host, tpm, port=port, config=config), f"ssh:{host}")
+    return TpmUnit(over_ssh(host, tpm, port=port, config=config), f"ssh:{host}", endorser=endorser)
 
 
-def _serial(_: str, rest: str) -> Unit:
+def _serial(_: str, rest: str, endorser: Endorser | None) -> Unit:
     from holdfast_factory.chips.remote import over_serial  # noqa: PLC0415
     from holdfast_factory.tpm_unit import TpmUnit  # noqa: PLC0415
 
@@ -60,16 +64,16 @@ def _serial(_: str, rest: str) -> Unit:
     if not baud.isdecimal():
         raise ConfigError("factory.place", f"baud={baud[:20]!r} is no number")
     link = over_serial(device, settings.get("tpm", DEFAULT_TPM), baud=int(baud))
-    return TpmUnit(link, f"serial:{device}")
+    return TpmUnit(link, f"serial:{device}", endorser=endorser)
 
 
-def _token(place: str, _: str) -> Unit:
+def _token(place: str, _: str, __: Endorser | None) -> Unit:
     from holdfast_factory.token_unit import token_at  # noqa: PLC0415
 
     return token_at(place)
 
 
-_OPENERS: dict[str, Callable[[str, str], Unit]] = {
+_OPENERS: dict[str, Callable[[str, str, Endorser | None], Unit]] = {
     "tcti": _local,
     "ssh": _ssh,
     "serial": _serial,

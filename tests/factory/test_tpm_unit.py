@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import wire_pki as pki
 from factory.chips import MODEL, SERIAL, Maker, unit
-from holdfast.wire.errors import KeyStoreError, KeyStoreUnavailable
+from holdfast.keys.tpm_templates import storage_root
+from holdfast.wire.errors import ConfigError, KeyStoreError, KeyStoreUnavailable, TrustError
 from holdfast.wire.tpm.public import parse_public
 from holdfast.wire.tpm.templates import Level
 from holdfast_factory.chips import commands, nv
 from holdfast_factory.chips.commands import OWNER, PLATFORM
 from holdfast_factory.chips.dialogue import Batch, Dialogue, hold, sweep
-from holdfast_factory.chips.keys import IDEVID_HANDLE, storage_root_key
+from holdfast_factory.chips.ek_issue import issue, read_authority
+from holdfast_factory.chips.keys import IDEVID_HANDLE, STORAGE_ROOT, storage_root_key
 from holdfast_factory.chips.links import TctiLink
 from holdfast_factory.places import examiner_for, open_unit
 from holdfast_factory.swtpm import Swtpm
@@ -283,3 +288,46 @@ def left_in(chip: Swtpm) -> int:
         return sweep(link)
     finally:
         link.close()
+
+
+def test_storage_root_is_the_agents() -> None:
+    assert bytes(storage_root().marshal()) == STORAGE_ROOT
+
+
+def test_examiner_needs_no_tpm_software() -> None:
+    """Whoever judges evidence elsewhere needs the wire alone."""
+    code = "import sys, holdfast_factory.tpm_examiner; sys.exit('tpm2_pytss' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_endorsement_key_is_certified_on_the_spot_by_policy_only(tmp_path: Path) -> None:
+    ca = pki.ca("EK CA", not_before=NOW - timedelta(days=1), not_after=NOW + timedelta(days=9))
+    file = tmp_path / "ek-ca.pem"
+    file.write_bytes(
+        ca.certificate.public_bytes(Encoding.PEM)
+        + ca.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    authority = read_authority(file)
+    with Swtpm(tmp_path / "blank") as blank:
+        place = f"tcti:{blank.tcti}"
+        examiner = examiner_for(place, (ca.certificate,))
+        bare = open_unit(place)
+        with pytest.raises(TrustError) as caught:
+            examiner.endorsement(bare.endorsement(), NOW)
+        assert caught.value.code == "ek.no-certificate"
+        bare.close()
+        endorsed = open_unit(place, endorser=lambda ek, chip: issue(authority, ek, chip, NOW))
+        shown = endorsed.endorsement()
+        examiner.endorsement(shown, NOW)
+        endorsed.close()
+        after = open_unit(place)
+        assert after.endorsement() == shown
+        after.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"])
+def test_no_authority_in_the_file_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ca.pem").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_authority(tmp_path / "ca.pem")
+    assert caught.value.code == "factory.issue-ek"

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ObjectIdentifier
 
 from holdfast.wire import oids
+from holdfast.wire.errors import ConfigError
 from holdfast.wire.tpm.ek_profile import MANUFACTURER, MODEL, VERSION, ChipMaker
 from holdfast.wire.tpm.public import TpmPublic
 from holdfast_factory.authority import NEVER_EXPIRES, Authority
@@ -31,6 +33,19 @@ Endorser = Callable[[TpmPublic, ChipMaker], bytes]
 _FIXED: Final = 0x100
 _MANUFACTURER, _VENDOR, _FIRMWARE = 0x105, range(0x106, 0x10A), 0x10B
 _UNNAMED: Final = "unnamed"
+
+
+def read_authority(path: Path) -> Authority:
+    """The CA for endorsement keys: certificate and P-256 key in one PEM file. Raises ConfigError."""
+    try:
+        content = path.read_bytes()
+        certificate = x509.load_pem_x509_certificate(content)
+        key = load_pem_private_key(content, None)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError("factory.issue-ek", f"{path}: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise ConfigError("factory.issue-ek", f"{path}: the key is not the certificate's")
+    return Authority(certificate, key)
 
 
 def issue(authority: Authority, ek: TpmPublic, chip: ChipMaker, now: datetime) -> bytes:

@@ -8,7 +8,6 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from holdfast.keys.tpm_templates import storage_root
 from holdfast.wire.errors import KeyStoreError
 from holdfast.wire.tpm.octets import Octets
 from holdfast.wire.tpm.public import HASHES
@@ -21,6 +20,8 @@ from holdfast_factory.chips.endorsement import Ek, Look, public_area
 
 IDEVID_HANDLE, IAK_HANDLE, SRK_HANDLE = 0x81020000, 0x81020001, 0x81000001
 _ALGORITHM: Final = {name: code for code, name in HASHES.items()}
+STORAGE_ROOT: Final = bytes.fromhex("0023000b00030472000000060080004300100003001000000000")
+"""TPMT_PUBLIC of the P-256 storage root key that the agent, tpm2-tools and users of TSS2 PEM files derive."""
 _RSASSA: Final = b"\x00\x14"
 _ECDSA: Final = 0x0018
 _NOT_OURS: Final = (0x9F, 0x84, 0x9B, 0xA2, 0xA6, 0xA7)  # integrity, value, sensitive, size, point
@@ -152,4 +153,4 @@ def _provide(seen: Look, templates: dict[int, Template]) -> Dialogue[tuple[dict[
 
 def storage_root_key() -> Command:
     """Makes the standard storage root key, below which the agent makes its own."""
-    return commands.create_primary(OWNER, bytes(storage_root().marshal()))
+    return commands.create_primary(OWNER, STORAGE_ROOT)

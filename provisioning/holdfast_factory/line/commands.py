@@ -24,6 +24,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run.add_argument(
         "--makers", action="append", default=[], type=Path, metavar="FILE", help="roots of TPM makers (PEM)"
     )
+    run.add_argument(
+        "--issue-ek",
+        type=Path,
+        metavar="FILE",
+        help="certify endorsement keys whose maker did not, by this CA (PEM: certificate and key)",
+    )
     run.add_argument("--units", type=int, metavar="N", help="stop after N sealed units (default: never)")
     run.add_argument("--once", action="store_true", help="one unit at each place, then stop")
     run.add_argument("--poll", type=float, default=0.2, metavar="S", help="seconds between looks for a unit")

@@ -9,6 +9,7 @@ import socket
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from cryptography import x509
 
 from holdfast.wire.errors import ConfigError
 from holdfast.wire.model import Chain
+from holdfast_factory.authority import Authority
+from holdfast_factory.chips.ek_issue import Endorser, issue, read_authority
 from holdfast_factory.files import write_file
 from holdfast_factory.idevid import check_serial
 from holdfast_factory.labels import SCHEMES, file_name, render
@@ -33,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("factory.scan", "a scanner serves one place")
     numbered = Numbering(options.numbers)
     check_serial(numbered(1))
-    trusted = _makers(options.makers)
+    endorsing = read_authority(options.issue_ek) if options.issue_ek else None
+    trusted = _makers(options.makers) + ((endorsing.certificate,) if endorsing else ())
 
     def examiner(place: str) -> Examiner:
         return examiner_for(place, trusted)
@@ -48,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         shift = Shift(
             station,
             options.places,
-            open_unit,
+            partial(open_unit, endorser=_endorser(endorsing)),
             examiner,
             watcher=watcher,
             limits=Limits(options.units, options.once, options.poll),
@@ -58,6 +62,12 @@ def run(options: argparse.Namespace) -> int:
             signal.signal(number, lambda *_: shift.stop())
         shift.run()
         return 1 if watcher.failed else 0
+
+
+def _endorser(authority: Authority | None) -> Endorser | None:
+    if authority is None:
+        return None
+    return lambda ek, chip: issue(authority, ek, chip, _now().replace(microsecond=0))
 
 
 def _makers(paths: list[Path]) -> Chain:
