@@ -63,6 +63,8 @@ dscreate from-file /holdfast/directory.inf
 pkispawn -v -f /holdfast/ca.cfg -s CA
 systemctl stop pki-tomcatd@pki-tomcat.service
 dsctl ca stop
+# Holders renew and revoke by their own certificate: these profiles come disabled.
+sed -i 's/^enable=false/enable=true/' /var/lib/pki/pki-tomcat/ca/profiles/ca/ca*FullCMCUserSignedCert.cfg
 # For the tests: the CA, and the agent whom it trusts to ask for others; in PEM and as NSS database for its own clients.
 certutil -L -d /etc/pki/pki-tomcat/alias -n 'caSigningCert cert-pki-tomcat CA' -a >/holdfast/ca.pem
 openssl pkcs12 -in /root/.dogtag/pki-tomcat/ca_admin_cert.p12 -passin pass:Secret.123 -nodes -out /holdfast/admin.pem

@@ -1,21 +1,15 @@
-"""The independent CMC peers: a server and a client made of BouncyCastle's classes, and Dogtag CA."""
+"""The independent CMC peers: a server and a client made of BouncyCastle's classes (Dogtag: dogtag.py)."""
 
 from __future__ import annotations
 
 import http.client
-import os
 import shutil
-import ssl
-import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -23,7 +17,6 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_der_private_key,
-    load_pem_private_key,
     pkcs12,
 )
 
@@ -33,8 +26,6 @@ from interop.est_peers import free_port, missing, peers_directory, run, serving
 
 REFERENCE, SECRET = "gateway-7", "nine bean rows and a hive"
 TLS_SECRET = b"tls"
-DOGTAG = Path(__file__).parents[2] / "scripts" / "peers-dogtag.sh"
-DOGTAG_SECONDS = 240
 
 
 @dataclass(frozen=True)
@@ -158,66 +149,3 @@ def issued(directory: Path) -> tuple[x509.Certificate, SigningKey]:
     key = load_der_private_key((directory / "issued.key").read_bytes(), None)
     assert key.public_key() == certificate.public_key()
     return certificate, key  # type: ignore[return-value]
-
-
-def dogtag_root() -> Path:
-    """The root with Dogtag. It is not part of what CI installs, so that only FULL=1 fails without it."""
-    done = subprocess.run([DOGTAG, "--where"], capture_output=True, text=True, check=True)
-    root = Path(done.stdout.strip())
-    if os.geteuid() != 0 or not (root / "holdfast/ready").exists():
-        text = "Dogtag CA is missing: run `make peers-dogtag` as root"
-        if os.environ.get("FULL") == "1":
-            pytest.fail(text)
-        pytest.skip(text)
-    return root
-
-
-@dataclass(frozen=True)
-class Dogtag:
-    """A Dogtag CA at ``port`` (HTTPS), and the agent whom it trusts to ask for certificates of others."""
-
-    root: Path
-    port: int
-    plain_port: int
-    authority: x509.Certificate
-    agent: tuple[x509.Certificate, SigningKey]
-
-
-@contextmanager
-def dogtag(directory: Path) -> Iterator[Dogtag]:
-    """Dogtag CA as it was set up, on ports that are free, until the block ends."""
-    root = dogtag_root()
-    authority = x509.load_pem_x509_certificate((root / "holdfast/ca.pem").read_bytes())
-    agent = (root / "holdfast/admin.pem").read_bytes()
-    key, certificate = load_pem_private_key(agent, None), x509.load_pem_x509_certificate(agent)
-    ldap, plain, https, ajp, shutdown = (free_port() for _ in range(5))
-    command = [str(DOGTAG.parent / "dogtag/serve.sh"), str(root)]
-    command += [str(port) for port in (ldap, plain, https, ajp, shutdown)]
-    log = directory / "dogtag.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            _await_dogtag(process, https)
-            yield Dogtag(root, https, plain, authority, (certificate, key))  # type: ignore[arg-type]
-        finally:
-            process.kill()  # unshare(1) takes no notice of SIGTERM; its death ends all that it started
-            process.wait(30)
-            print(log.read_text(errors="replace")[-4000:])  # noqa: T201
-
-
-def _await_dogtag(process: subprocess.Popen[bytes], port: int) -> None:
-    """Dogtag listens long before it can answer: ask until it says that it runs."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    pause = threading.Event()
-    deadline = time.monotonic() + DOGTAG_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            asking = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
-            if "<Status>running</Status>" in get(asking, "/ca/admin/ca/getStatus"):
-                return
-        except (OSError, http.client.HTTPException):
-            pass
-        pause.wait(0.2)
-    raise AssertionError(f"Dogtag did not start (exit status {process.poll()})")
