@@ -66,8 +66,8 @@ proof-cmp: $(READY) peers ## Prove CMP and BRSKI-AE (FULL=1: a million mutants):
 proof-acme: $(READY) peers ## Prove ACME and the TPM's word: every figure, then one JSON line
 	@$(PY) -m proofs.acme
 
-proof-cmc: $(READY) peers ## Prove CMC and revocation by command: every figure, then one JSON line
-	@$(PY) -m proofs.cmc
+proof-cmc: $(READY) peers $(if $(filter 1,$(FULL)),peers-dogtag) ## Prove CMC and revocation by command (FULL=1: by Dogtag, too): every figure, then one JSON line
+	@FULL=$(FULL) $(PY) -m proofs.cmc
 
 proof-scep: $(READY) peers ## Prove SCEP and the ladder down to it: every figure, then one JSON line
 	@$(PY) -m proofs.scep

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+from typing import Any, Final
 
 from demo.__main__ import perform
 from demo.stage import Run, Stage
 from proofs.runner import FailedError, prove, pytests
+
+FULL: Final = os.environ.get("FULL") == "1"
+DOGTAG: Final = (("Dogtag CA and its tools", pytests("tests/interop/test_cmc_peers_dogtag.py")),)
 
 
 def main() -> int:
@@ -31,6 +35,20 @@ def main() -> int:
                 pytests("tests/lifecycle/test_revoking.py", "tests/cli/test_revoke.py"),
             ),
             ("hostile octets", pytests("tests/fuzz/test_fuzz_cmc.py")),
+            ("messages that others made", pytests("tests/wire/test_cmc_vectors.py")),
+            (
+                "BouncyCastle as client and server",
+                pytests(
+                    "tests/interop/test_cmc_judges.py",
+                    "tests/interop/test_cmc_peers_servers.py",
+                    "tests/interop/test_cmc_peers_clients.py",
+                ),
+            ),
+            *(
+                [("Dogtag CA and its tools", pytests("tests/interop/test_cmc_peers_dogtag.py"))]
+                if FULL
+                else []
+            ),
         ],
     )
 

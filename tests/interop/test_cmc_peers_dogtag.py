@@ -27,8 +27,7 @@ from holdfast.wire.cmc.conversation import Conversation
 from holdfast.wire.cmc.settings import Form
 from holdfast.wire.cmc.signer import Identity
 from holdfast.wire.cmc.site import FULL_REQUEST, Site
-from holdfast.wire.cmc.vocabulary import Reason
-from holdfast.wire.errors import TrustError
+from holdfast.wire.errors import RemoteProtocolError
 from holdfast.wire.model import (
     Chain,
     ClockState,
@@ -40,6 +39,7 @@ from holdfast.wire.model import (
     Rejected,
     SigningKey,
 )
+from holdfast.wire.revocation.reason import Reason
 from holdfast_sim.world import World
 from interop.dogtag import AGENT, Dogtag, Tools, dogtag, tools
 from interop.test_cmc_peers_clients import SERIAL, simulator
@@ -163,13 +163,13 @@ def test_a_certificate_that_is_not_there(bench: Bench) -> None:
 
 
 def test_without_a_certificate_in_tls(bench: Bench) -> None:
-    """HTTP 200, and a signed failure that repeats neither transaction nor nonce: it is not believed."""
+    """HTTP 200, and a signed failure that repeats neither transaction nor nonce: no answer to us for sure."""
     bench.anonymous = True
 
-    with pytest.raises(TrustError) as caught:
+    with pytest.raises(RemoteProtocolError) as caught:
         bench.enroll(bench.request(pki.new_key()))
 
-    assert caught.value.code == "cmc.transaction"
+    assert caught.value.code == "cmc.unmatched"
     assert "Invalid Credential" in str(caught.value)
 
 
