@@ -34,6 +34,7 @@ from holdfast_factory.chips.ek_kinds import present
 from holdfast_factory.chips.links import TctiLink
 from holdfast_factory.swtpm import Swtpm
 from holdfast_factory.tpm_examiner import signing_digest
+from holdfast_factory.tpm_meter import TpmMeter
 from holdfast_factory.tpm_unit import TpmUnit
 from holdfast_factory.unit import unit_of
 
@@ -120,23 +121,22 @@ class Fixture:
         self.made: list[str] = []
         self.found: list[Found] = []
         self.fault: BaseException | None = None
-        with Swtpm(home / "port") as first:  # finds a free pair of ports
-            self._port = first.port
+        self._socket = TpmMeter(None)
+        self.commands = 0
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     @property
     def place(self) -> str:
-        return f"tcti:swtpm:host=127.0.0.1,port={self._port}"
+        return f"tcti:{self._socket.tcti}"
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
-        """Let go of the unit, and raise what the robot met."""
+        """Let go of the unit. What went wrong is in ``fault``."""
         self._closed.set()
         self._thread.join()
-        if self.fault is not None:
-            raise self.fault
+        self._socket.close()
 
     @property
     def done(self) -> bool:
@@ -149,15 +149,18 @@ class Fixture:
                 home = self._home / f"unit{len(self.made)}"
                 unit = self._maker.make(home)
                 self.made.append(unit)
-                with Swtpm(home, port=self._port) as chip:
+                with Swtpm(home) as chip:
+                    self._socket.move(chip.port)
                     while not self._sealed(unit):
                         if self._closed.wait(_LOOK):
                             return
+                    self._socket.move(None)
+                    self.commands += len(self._socket.take())
                 # The station may still be looking at it: ask the chip once it lies elsewhere.
                 with Swtpm(home) as chip:
                     self.found.append(Found(unit, _ask(chip)))
                 shutil.rmtree(home)
-        except BaseException as error:  # noqa: BLE001 - carried to close()
+        except BaseException as error:  # noqa: BLE001 - whoever closes it looks
             self.fault = error
 
 

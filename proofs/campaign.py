@@ -181,9 +181,15 @@ def _robots(fixtures: Sequence[Fixture]) -> Iterator[None]:
         each.start()
     try:
         yield
+    except FailedError as error:
+        faults = [repr(each.fault) for each in fixtures if each.fault is not None]
+        raise FailedError("; ".join([str(error), *faults])) from error
     finally:
         for each in fixtures:
             each.close()
+    for each in fixtures:
+        if each.fault is not None:
+            raise FailedError(f"a robot: {each.fault!r}") from each.fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +258,7 @@ def _judge(plan: Plan, home: Path, database: Database, fixtures: Sequence[Fixtur
         "idevids_in_chips": len(held),
         "certificates": found.certificates,
         "entries": found.entries,
+        "tpm_commands": sum(each.commands for each in fixtures),
         "failed_steps": {f"{each.step} {each.code}": each.count for each in causes},
     }
 

@@ -31,27 +31,21 @@ class Swtpm:
 
     ``ek=True`` manufactures an empty state first: endorsement keys with certificates, as a chip maker
     would. *ek_authority* is the directory of the CA that signs them (default: inside *state_dir*).
-    *deadline* bounds a start, in seconds. *port* is where another one was before. Each data port is kept
-    over :meth:`stop` and :meth:`start`, so a TCTI string stays valid over a TPM reset.
+    *deadline* bounds a start, in seconds. Each data port is kept over :meth:`stop` and :meth:`start`,
+    so a TCTI string stays valid over a TPM reset.
 
     The kernel kills swtpm when the *thread* that started it ends (PR_SET_PDEATHSIG): start it from one
     that lasts. Raises :class:`~holdfast.wire.errors.KeyStoreUnavailable`, naming what is missing.
     """
 
     def __init__(
-        self,
-        state_dir: Path,
-        *,
-        ek: bool = False,
-        ek_authority: Path | None = None,
-        deadline: float = 20.0,
-        port: int | None = None,
+        self, state_dir: Path, *, ek: bool = False, ek_authority: Path | None = None, deadline: float = 20.0
     ) -> None:
         self.state_dir = state_dir
         self._ek = ek
         self._ek_authority = ek_authority or state_dir / EK_AUTHORITY
         self._deadline = deadline
-        self._port = port
+        self._port: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
 

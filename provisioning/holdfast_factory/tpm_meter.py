@@ -35,11 +35,12 @@ class Command:
 class TpmMeter:
     """A proxy on a free pair of loopback ports, in front of the swtpm at *upstream_port*.
 
-    *latency* gives seconds to add for a command name; ``"*"`` stands for all others. Commands run one
-    at a time, as on a chip. Use it in a ``with`` block, or call :meth:`close`.
+    Without a port there is no TPM yet, and every connection is closed; see :meth:`move`. *latency* gives
+    seconds to add for a command name; ``"*"`` stands for all others. Commands run one at a time, as on a
+    chip. Use it in a ``with`` block, or call :meth:`close`.
     """
 
-    def __init__(self, upstream_port: int, *, latency: Mapping[str, float] | None = None) -> None:
+    def __init__(self, upstream_port: int | None, *, latency: Mapping[str, float] | None = None) -> None:
         self._upstream = upstream_port
         self._latency = dict(latency or {})
         self._lock = threading.Lock()
@@ -75,6 +76,10 @@ class TpmMeter:
         with self._lock:
             taken, self._commands = tuple(self._commands), []
         return taken
+
+    def move(self, upstream_port: int | None) -> None:
+        """From now on the TPM is that at *upstream_port*, or there is none."""
+        self._upstream = upstream_port
 
     def lose_next(self, *, executed: bool, after: int = 0) -> None:
         """Close the channel instead of answering the command that follows *after* others.
@@ -132,7 +137,9 @@ class TpmMeter:
             return b""
         name = command_name(int.from_bytes(command[6:10], "big"))
         start = time.monotonic()
-        with socket.create_connection((_HOST, self._upstream)) as tpm:
+        if (upstream := self._upstream) is None:
+            return b""
+        with socket.create_connection((_HOST, upstream)) as tpm:
             tpm.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             tpm.sendall(command)
             answer = _read_message(tpm)
@@ -147,7 +154,9 @@ class TpmMeter:
 
     def _pass_through(self, client: socket.socket) -> None:
         """The control channel is not counted: bytes go both ways unread."""
-        with socket.create_connection((_HOST, self._upstream + 1)) as control:
+        if (upstream := self._upstream) is None:
+            return
+        with socket.create_connection((_HOST, upstream + 1)) as control:
             back = threading.Thread(target=_pump, args=(control, client), daemon=True)
             back.start()
             _pump(client, control)

@@ -30,14 +30,17 @@ _OFFICE: Final = "office"
 
 
 @contextmanager
-def opened(options: argparse.Namespace, station: str = _OFFICE) -> Iterator[tuple[Plant, Book]]:
-    """The factory and its ledger, its tables up to date, until the block ends."""
+def opened(
+    options: argparse.Namespace, station: str = _OFFICE, *, prepare: bool = True
+) -> Iterator[tuple[Plant, Book]]:
+    """The factory and its ledger, until the block ends; *prepare*: with its tables up to date."""
     with ExitStack() as stack:
         plant = stack.enter_context(open_plant(options.factory))
         url = options.ledger or f"sqlite:///{(options.factory / 'line.db').absolute()}"
         database = Database(url)
         stack.callback(database.close)
-        database.prepare()
+        if prepare:
+            database.prepare()
         yield plant, Book(database, station, lambda: datetime.now(UTC))
 
 

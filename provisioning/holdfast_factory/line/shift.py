@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from holdfast.wire.errors import KeyStoreUnavailable, StateError
 from holdfast_factory.line.database import UNAVAILABLE
 from holdfast_factory.line.station import Ending, Result, Station
 from holdfast_factory.unit import Examiner, Places
 
+T = TypeVar("T")
 POLL: Final = 0.2
 _LONGEST: Final = 5.0
 
@@ -43,7 +44,8 @@ class Limits:
 
 
 class Shift:
-    """*scan* gives the serial number of the next unit at a place, or nothing to have the line number it."""
+    """*begin* makes the ledger ready, and is tried until it answers. *scan* gives the serial number of the
+    next unit at a place, or nothing to have the line number it."""
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Shift:
         *,
         watcher: Watcher,
         limits: Limits,
+        begin: Callable[[], None],
         scan: Callable[[], str],
     ) -> None:
         self._station = station
@@ -62,6 +65,7 @@ class Shift:
         self._examiner = examiner
         self._watcher = watcher
         self._limits = limits
+        self._begin = begin
         self._scan = scan
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -74,6 +78,7 @@ class Shift:
 
     def run(self) -> None:
         """Work until the end of the shift. Raises what kept a place from going on: its ledger is broken."""
+        self._patiently(self._begin)
         threads = [threading.Thread(target=self._serve, args=(place,)) for place in self._places]
         for thread in threads:
             thread.start()
@@ -100,23 +105,33 @@ class Shift:
 
     def _next(self, place: str, last: str) -> Result | None:
         """The result of the unit at *place*; None if there is none, or still the *last* one."""
-        pause = self._limits.poll
-        scanned = None
-        while not self._stop.is_set():
+        scanned: list[str] = []
+
+        def work() -> Result | None:
             try:
                 unit = self._opened(place)
             except KeyStoreUnavailable:
                 return None
             try:
-                if scanned is None:
-                    scanned = self._scan()
-                return self._station.work(unit, self._examiner(place), scanned=scanned, unlike=last)
+                if not scanned:
+                    scanned.append(self._scan())
+                return self._station.work(unit, self._examiner(place), scanned=scanned[0], unlike=last)
+            finally:
+                unit.close()
+
+        return self._patiently(work)
+
+    def _patiently(self, act: Callable[[], T]) -> T | None:
+        """The result of *act*, which is tried again while the ledger does not answer; None if the shift
+        ends."""
+        pause = self._limits.poll
+        while not self._stop.is_set():
+            try:
+                return act()
             except StateError as error:
                 if error.code != UNAVAILABLE:
                     raise
                 self._watcher.waiting(str(error))
-            finally:
-                unit.close()
             self._stop.wait(pause)
             pause = min(pause * 2, _LONGEST)
         return None

@@ -43,8 +43,12 @@ def run(options: argparse.Namespace) -> int:
         return examiner_for(place, trusted)
 
     with ExitStack() as stack:
-        plant, book = stack.enter_context(opened(options, options.station))
-        book.station_up({"version": version("holdfast"), "host": socket.gethostname()})
+        plant, book = stack.enter_context(opened(options, options.station, prepare=False))
+
+        def begin() -> None:
+            book.database.prepare()
+            book.station_up({"version": version("holdfast"), "host": socket.gethostname()})
+
         station = Station(
             book, plant, _printer(options.labels), now=_now, random=secrets.token_bytes, numbered=numbered
         )
@@ -56,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
             examiner,
             watcher=watcher,
             limits=Limits(options.units, options.once, options.poll),
+            begin=begin,
             scan=_scanned if options.scan else str,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
