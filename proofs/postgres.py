@@ -106,11 +106,16 @@ class Postgres:
     def kill(self) -> None:
         """SIGKILL to the server and all its children, as a power cut would."""
         assert self._server is not None
-        children = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text().split()
-        for pid in (self._server.pid, *map(int, children)):
+        server = self._server.pid
+        os.kill(server, signal.SIGSTOP)  # so that it makes no more of them meanwhile
+        children = [int(p) for p in Path(f"/proc/{server}/task/{server}/children").read_text().split()]
+        for pid in (*children, server):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._server.wait()
+        # A server does not start while one of the old processes still holds its memory.
+        while any(Path(f"/proc/{pid}").exists() for pid in children):
+            time.sleep(0.002)
         self.kills += 1
 
     def _run(self, program: str, *words: str) -> str:

@@ -25,6 +25,7 @@ from holdfast.wire.errors import ConfigError, HoldfastError
 from holdfast.wire.model import KeyAlgorithm
 
 from . import directory as pki
+from . import intake
 from .acme.probe import look
 from .cmc_desk import CmcPolicy
 from .faults import Fault, load
@@ -55,6 +56,14 @@ def _parser() -> argparse.ArgumentParser:
         "--directory", type=Path, help="write anchors and keys here (default: a temporary one)"
     )
     serve.add_argument("--manufacturer", type=Path, help="take the manufacturer from a factory's directory")
+    serve.add_argument(
+        "--manifest",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="devices that the factory exported for its MASA; then no others get a voucher",
+    )
     serve.add_argument(
         "--device", action="append", default=[], metavar="SERIAL", help="make a software device"
     )
@@ -176,9 +185,14 @@ def _world(options: argparse.Namespace) -> World:
             scheme=options.auth if options.user else None,
             users=dict(map(_user, options.user)),
         ),
-        # Nobody sells these devices: whoever shows an IDevID of the manufacturer is a new device of ours.
-        vouchers=VoucherPolicy(open_ledger=True),
+        # Without a manifest nobody sells these devices: whoever shows an IDevID of the manufacturer is a new
+        # device of ours.
+        vouchers=VoucherPolicy(open_ledger=not options.manifest),
     )
+    for path in options.manifest:
+        if options.manufacturer is None:
+            raise ConfigError("sim.manifest", "--manifest needs --manufacturer")
+        intake.load(world, path, options.manufacturer)
     if options.attestation_anchors is not None:
         anchors = tuple(x509.load_pem_x509_certificates(options.attestation_anchors.read_bytes()))
         world.acme.policy = replace(world.acme.policy, attestation_anchors=anchors)

@@ -6,6 +6,7 @@ import base64
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from holdfast.wire import cms, oids
 from holdfast.wire.algorithms import spki
@@ -129,6 +130,9 @@ def _claim_ownership(world: World, claim: Claim) -> None:
     serial = claim.pledge.serial_number
     if serial not in world.ledger and not world.vouchers.open_ledger:
         raise Refused(404, f"no device with the serial number {serial!r} was made here")
+    known = world.idevids.get(serial)
+    if known is not None and known != claim.idevid.fingerprint(hashes.SHA256()).hex():
+        raise Refused(403, f"the IDevID is not the one that {serial!r} left the factory with")
     domain = claim.domain_id.hex()
     owner = world.ledger.get(serial)
     if owner not in (None, domain):

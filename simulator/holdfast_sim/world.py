@@ -118,6 +118,7 @@ class World:
     """The state behind all servers. Time and chance come from outside.
 
     ``ledger``: serial number to owner (the hex domain identifier), or None for a device not yet claimed.
+    ``idevids``: SHA-256 (hex) of the one IDevID certificate of a serial number, where a manifest told.
     ``revoked``: serial numbers of certificates that the domain no longer accepts. ``pending``: how often
     a request that waits was made, by a digest of client and CSR.
     """
@@ -132,6 +133,7 @@ class World:
     vouchers: VoucherPolicy = VoucherPolicy()
     standing: StandingPolicy = StandingPolicy()
     ledger: dict[str, str | None] = field(default_factory=dict)
+    idevids: dict[str, str] = field(default_factory=dict)
     issued: list[IssuedRecord] = field(default_factory=list)
     audit: list[AuditEvent] = field(default_factory=list)
     reports: list[StatusReport] = field(default_factory=list)
