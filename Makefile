@@ -77,6 +77,10 @@ proof-discovery: $(READY) ## Prove that a device finds its owner: every figure, 
 	@scripts/setup-packages.sh iproute2 avahi-daemon avahi-utils dbus dnsmasq-base tinyproxy microsocks
 	@$(PY) -m proofs.discovery
 
+.PHONY: proof-factory
+proof-factory: $(READY) peers ## Prove the factory line (FULL=1: a thousand units in each campaign): every figure, then one JSON line
+	@FULL=$(FULL) $(PY) -m proofs.factory
+
 machine: $(READY) ## Build the throw-away machine in which a real systemd runs (outside the repository)
 	@scripts/machine.sh
 

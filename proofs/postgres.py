@@ -71,7 +71,7 @@ class Postgres:
     def database(self) -> str:
         """The one database, emptied; returns its URL as the ledger takes it."""
         words = ("-q", "-h", str(self.directory), "-U", "line", "postgres")
-        empty = "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
+        empty = "DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC"
         self._run("psql", "-c", "SET client_min_messages = error", "-c", empty, *words)
         return f"postgresql://line@/postgres?host={self.directory}"
 

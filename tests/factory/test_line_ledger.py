@@ -305,6 +305,27 @@ def test_a_server_that_goes_away_is_waited_for(postgres: Postgres, plant: Plant)
     database.close()
 
 
+def test_a_station_needs_no_more_than_to_read_and_to_insert(postgres: Postgres, plant: Plant) -> None:
+    url = postgres.database()
+    owner = Database(url)
+    owner.prepare()
+    with owner.writing() as connection:
+        connection.execute(text("DROP ROLE IF EXISTS station"))
+        connection.execute(text("CREATE ROLE station LOGIN"))
+        connection.execute(text("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO station"))
+    station = Database(url.replace("line@", "station@"))
+    station.prepare()
+    make_device(Book(station, "A", Clock()), plant, 1)
+    with pytest.raises(StateError), station.writing() as connection:
+        connection.execute(text("ALTER TABLE entries DISABLE TRIGGER ALL"))
+    audit(station, plant.issuer)
+    station.close()
+    with owner.writing() as connection:
+        connection.execute(text("DROP OWNED BY station"))
+        connection.execute(text("DROP ROLE station"))
+    owner.close()
+
+
 @pytest.mark.parametrize("setting", ["fsync = off", "full_page_writes = off"])
 def test_a_server_that_forgets_is_refused(setting: str) -> None:
     with server(f"{setting}\n") as running:
