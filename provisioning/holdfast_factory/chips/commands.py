@@ -24,6 +24,7 @@ _POLICY_SESSION: Final = 1
 _HANDLES, _TPM_PROPERTIES = 1, 6
 _HASHCHECK: Final = b"\x80\x24"
 _NONCE_OCTETS: Final = 16
+_MOST_LISTED: Final = 254  # TPM_CAP_HANDLES with 1024 octets, Part 2 §10.9.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +124,13 @@ def _capability(kind: int, first: int, count: int) -> Command:
 def listed(answer: Answer) -> tuple[int, ...]:
     octets = answer.read()
     octets.take(5)
-    return tuple(octets.number(4) for _ in range(octets.number(4)))
+    return tuple(octets.number(4) for _ in range(min(octets.number(4), _MOST_LISTED)))
 
 
 def valued(answer: Answer) -> dict[int, int]:
     octets = answer.read()
     octets.take(5)
-    return {octets.number(4): octets.number(4) for _ in range(octets.number(4))}
+    return {octets.number(4): octets.number(4) for _ in range(min(octets.number(4), _MOST_LISTED))}
 
 
 def start_policy(algorithm: int) -> Command:

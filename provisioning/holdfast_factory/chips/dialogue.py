@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from typing import Final, Protocol, TypeVar
 
 from holdfast.keys.tpm_faults import bare_code, fault
-from holdfast.wire.errors import KeyStoreError
+from holdfast.wire.errors import KeyStoreError, RemoteProtocolError
 from holdfast_factory.chips import commands
 from holdfast_factory.chips.commands import Answer, Command, parse_answer
 from holdfast_factory.tpm_commands import command_name
@@ -65,6 +65,8 @@ def hold(link: Link, dialogue: Callable[[], Dialogue[T]], doing: str) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
+    except RemoteProtocolError as error:  # an answer that is cut off, or none at all
+        raise KeyStoreError("tpm.answer", f"{doing}: {error.detail}") from error
     except TpmRefusal as refusal:
         name = command_name(refusal.command.code)
         raise fault(refusal.rc, f"{name} refused", doing) from refusal
