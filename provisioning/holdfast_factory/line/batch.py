@@ -98,7 +98,7 @@ def answer(book: Book, plant: Plant, signer: Authority, der: bytes, now: datetim
     signing and saving loses one. Raises TrustError ``batch.signer``, ``batch.replay``, ``batch.other-ca``,
     RemoteProtocolError ``batch.syntax``, and KeyStoreError of :meth:`Book.reserve`.
     """
-    asked = _open(der, plant.signer.certificate, Requests, _REQUESTS)
+    asked = open_batch(der, plant.signer.certificate, Requests)
     if asked.issuer != issuing.issuer_id(plant.issuer):
         raise TrustError("batch.other-ca", f"it asks the CA {asked.issuer[:40]}")
     if plant.issuing is None:
@@ -133,7 +133,7 @@ def take_in(book: Book, plant: Plant, der: bytes) -> int:
     Raises TrustError ``batch.signer``, ``batch.unasked``, ``batch.replay``, ``batch.partial`` and
     ``factory.certificate``, RemoteProtocolError ``batch.syntax``.
     """
-    told = _open(der, plant.ca_signer, Answers, _CERTIFICATES)
+    told = open_batch(der, plant.ca_signer, Answers)
     with book.page() as page:
         if _batch(page, told.batch, "out") != told.request:
             raise TrustError("batch.unasked", f"this line asked for no batch {told.batch[:40]}")
@@ -151,6 +151,22 @@ def take_in(book: Book, plant: Plant, der: bytes) -> int:
             book.write_certificate(page, *key, given[key])
         _note(book, page, told.batch, "in", der)
     return len(given)
+
+
+def open_batch(der: bytes, signer: x509.Certificate, kind: type[T]) -> T:
+    """The batch that *signer*, and nobody else, has signed.
+
+    Raises TrustError ``batch.signer`` and those of CMS, RemoteProtocolError ``batch.syntax`` and those of CMS.
+    """
+    signed = cms.open_signed(der, limit=LIMIT)
+    if signed.signer != signer:
+        raise TrustError("batch.signer", "the batch is signed by somebody else than whom we expect")
+    found = _decode(signed.content, kind)
+    form = _REQUESTS if kind is Requests else _CERTIFICATES
+    told: Any = found
+    if told.format != form:
+        raise RemoteProtocolError("batch.syntax", f"the format {told.format[:40]!r} is not {form}")
+    return found
 
 
 def _waiting(page: Page) -> list[Request]:
@@ -205,17 +221,6 @@ def _note(book: Book, page: Page, batch: str, direction: str, der: bytes) -> Non
 def _sign(content: Requests | Answers, signer: Authority, now: datetime) -> bytes:
     octets = msgspec.json.encode(content)
     return cms.sign(octets, oids.CT_DATA, signer.key, signer.certificate, signing_time=now)
-
-
-def _open(der: bytes, signer: x509.Certificate, kind: type[T], form: str) -> T:
-    signed = cms.open_signed(der, limit=LIMIT)
-    if signed.signer != signer:
-        raise TrustError("batch.signer", "the batch is signed by somebody else than whom we expect")
-    found = _decode(signed.content, kind)
-    told: Any = found
-    if told.format != form:
-        raise RemoteProtocolError("batch.syntax", f"the format {told.format[:40]!r} is not {form}")
-    return found
 
 
 def _decode(content: bytes, kind: type[T]) -> T:
