@@ -95,12 +95,7 @@ proof-life: $(READY) ## Prove ten unattended years: every figure, then one JSON 
 machine-test: $(READY) ## Boot a virtual gateway with a TPM for the first time, and make its life hard (root; FULL=1: all of it)
 	@FULL=$(FULL) $(PY) -m pytest -m machine tests/machine
 
-proof-.PHONY: proof-discovery
-proof-discovery: $(READY) ## Prove that a device finds its owner: every figure, then one JSON line (needs root: network namespaces)
-	@scripts/setup-packages.sh iproute2 avahi-daemon avahi-utils dbus dnsmasq-base tinyproxy microsocks
-	@$(PY) -m proofs.discovery
-
-machine: $(READY) ## Prove it on a machine of its own: every figure, then one JSON line (root; FULL=1: all of it)
+proof-machine: $(READY) ## Prove it on a machine of its own: every figure, then one JSON line (root; FULL=1: all of it)
 	@FULL=$(FULL) $(PY) -m proofs.machine_boot
 
 docs: $(READY) ## Write the documents that are generated from the code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from dataclasses import replace
@@ -146,6 +147,13 @@ class TestRegistrar:
         bench.world.sell(SERIAL, "somebody else")
         refused(bench.ask_voucher(), 403, "another owner")
         assert not bench.world.audit
+
+    def test_a_manifest_pins_the_idevid(self, bench: Bench) -> None:
+        bench.world.idevids[SERIAL] = "0" * 64
+        refused(bench.ask_voucher(), 403, "left the factory with")
+        der = bench.device.certificate.public_bytes(Encoding.DER)
+        bench.world.idevids[SERIAL] = hashlib.sha256(der).hexdigest()
+        assert bench.ask_voucher().status == 200
 
     def test_an_expired_registrar_gets_no_voucher(self, bench: Bench) -> None:
         bench.time.now = START + timedelta(days=4000)

@@ -156,7 +156,7 @@ def take_in(book: Book, plant: Plant, der: bytes) -> int:
 def open_batch(der: bytes, signer: x509.Certificate, kind: type[T]) -> T:
     """The batch that *signer*, and nobody else, has signed.
 
-    Raises TrustError ``batch.signer`` and those of CMS, RemoteProtocolError ``batch.syntax`` and those of CMS.
+    Raises TrustError ``batch.signer``, RemoteProtocolError ``batch.syntax``, and those of CMS.
     """
     signed = cms.open_signed(der, limit=LIMIT)
     if signed.signer != signer:
