@@ -6,10 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 import wire_pki as pki
-from holdfast.cli.main import EXIT_OPERATOR, main
+from holdfast.cli.main import EXIT_FAILED, EXIT_OPERATOR, main
 from holdfast.cli.revoke import REASONS
+from holdfast.host.store import StateStore
+from holdfast.keys.api import KeyRef
+from holdfast.life.record import Credential, CredentialState, DeviceRecord, Domain, DomainState, Identity
+
+CA = pki.ca("Owner Root")
+LEAF = pki.end_entity("gateway", CA, eku=[pki.CLIENT_AUTH]).certificate
+DER = LEAF.public_bytes(Encoding.DER)
 
 
 @pytest.fixture
@@ -54,3 +62,28 @@ def test_a_reason_that_cannot_be_given(config: Path, capsys: pytest.CaptureFixtu
     assert ended.value.code == EXIT_OPERATOR
     assert "key-compromise" in capsys.readouterr().err
     assert "certificate-hold" not in REASONS
+
+
+@pytest.mark.parametrize("answer", ["n", "", "no", "maybe"])
+def test_a_person_is_shown_what_is_meant_and_may_say_no(
+    config: Path, answer: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credential = Credential(CredentialState.ACTIVE, KeyRef("tpm2:blob:ldevid-3"), (DER,), 3)
+    before = DeviceRecord(pki.BEGIN, Domain(DomainState.VOUCHED, "r.example:443"))
+    StateStore(config.parent / "state").commit(before.with_identity(Identity("ldevid", credential)))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _prompt: answer)
+    assert revoke(config, "ldevid", "--reason", "superseded") == EXIT_FAILED
+    said = capsys.readouterr().out
+    assert f"{LEAF.serial_number:x}" in said
+    assert "CN=gateway" in said
+    assert "superseded" in said
+    assert said.endswith("Nothing was done.\n")
+
+
+def test_there_is_nothing_to_be_asked_about(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    assert revoke(config, "ldevid") == EXIT_OPERATOR
+    assert "no certificate in use" in capsys.readouterr().err

@@ -138,7 +138,7 @@ def test_a_power_cut_at_any_point_of_a_first_boot(tmp_path: Path, policy: CmcPol
     for point in range(200):
         gateway = Gateway(tmp_path / str(point), f"{{cmc: {{url: '{PLAIN}'}}}}", policy=policy)
         with pytest.MonkeyPatch.context() as patch:
-            _cut_after(patch, [point])
+            cut_after(patch, [point])
             try:
                 gateway.live_until_active(steps=20)
             except PowerCut:
@@ -153,7 +153,7 @@ def test_a_power_cut_at_any_point_of_a_first_boot(tmp_path: Path, policy: CmcPol
     assert cuts > 20
 
 
-def _cut_after(patch: pytest.MonkeyPatch, left: list[int]) -> None:
+def cut_after(patch: pytest.MonkeyPatch, left: list[int]) -> None:
     """Raise at the point with that number: around each commit, and around what the server sees."""
 
     def tick() -> None:

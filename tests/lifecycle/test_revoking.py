@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from holdfast.worker.enrollment import RefusedError
 from holdfast.worker.links import Connection
 from holdfast.worker.revoking import BY_OPERATOR, Revocation, Revoked
 from holdfast_sim.cmp_desk import CmpPolicy
+from holdfast_sim.world import StandingPolicy
 from lifecycle.device import Device
 from lifecycle.test_acme_rung import AcmeDevice
+from lifecycle.test_cmc_life import PowerCut, cut_after
 
 CMC = "{cmc: {url: 'http://registrar.example:8080/cmc'}}"
 LADDERS = ["{cmc: {}}", CMC, "{cmp: {}}", "{cmp: {url: 'http://registrar.example:8080'}}", "{est: {}}"]
@@ -170,3 +173,30 @@ def test_a_revocation_whose_answer_was_lost(tmp_path: Path, ladder: str) -> None
     else:
         with pytest.raises(RefusedError):
             revoke(device)
+
+
+@pytest.mark.parametrize("ladder", [CMC, "{cmp: {}}"])
+def test_a_power_cut_at_any_point_ends_in_a_good_certificate(tmp_path: Path, ladder: str) -> None:
+    """Around the message and around the commit. Where the command is not repeated, the CA's own word (OCSP)
+    tells the agent what the record does not know."""
+    cuts = 0
+    for point in range(20):
+        device = device_on(tmp_path / str(point), ladder)
+        device.world.standing = StandingPolicy("http://status.example")
+        device.servers["status.example", 80] = "plain"
+        device.live_until_active()
+        before = leaf(device)
+        with pytest.MonkeyPatch.context() as patch:
+            cut_after(patch, [point])
+            try:
+                revoke(device)
+            except PowerCut:
+                cuts += 1
+            else:
+                break
+        revoked = before.serial_number in device.world.revoked
+        device.pass_time(timedelta(days=2))
+        device.live_until_active()
+        assert (leaf(device) != before) == revoked, point
+        assert device.keys.refs() == {device.identity.credential.key}, point
+    assert cuts == 4
