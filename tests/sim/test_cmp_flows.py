@@ -265,9 +265,9 @@ def test_a_certificate_is_revoked_by_itself() -> None:
     assert isinstance(done, Revoked)
     assert mine.chain[0].serial_number in cmp.world.revoked
     again = cmp.transaction((mine.chain, cmp.bench.key))
-    refused = cmp.run(revoke(again, mine.chain[0], Reason.SUPERSEDED, cmp.bench.time.moment()))
-    assert isinstance(refused, Rejected)
-    assert "certRevoked" in refused.detail
+    repeated = cmp.run(revoke(again, mine.chain[0], Reason.SUPERSEDED, cmp.bench.time.moment()))
+    assert isinstance(repeated, Revoked), "the answer before may have been lost"
+    assert "certRevoked" in repeated.notice
 
 
 def test_a_revocation_may_be_delayed() -> None:
