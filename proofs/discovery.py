@@ -21,6 +21,8 @@ def main() -> int:
                 pytests(
                     "tests/host/test_discovery.py",
                     "tests/host/test_joinproxy.py",
+                    "tests/host/test_socks.py",
+                    "tests/lifecycle/test_found.py",
                     "tests/life/test_search.py",
                 ),
             ),

@@ -141,3 +141,27 @@ def test_unicast_dns_sd_by_dnsmasq(net: Net, maker: Maker, tmp_path: Path) -> No
         if told["trouble"] is None:
             break
     assert told["state"] == "domain vouched, ldevid active", told
+
+
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+def test_all_traffic_through_a_proxy_by_others(net: Net, maker: Maker, tmp_path: Path, kind: str) -> None:
+    """tinyproxy and microsocks, on a host between two links: the pledge has no route to the owner."""
+    net.link("floor")
+    net.link("office")
+    pledge = net.host("pledge", eth0=("floor", "10.9.0.1/24"))
+    between = net.host("between", eth0=("floor", "10.9.0.2/24"), eth1=("office", "10.9.1.2/24"))
+    owner = net.host("owner", eth0=("office", "10.9.1.1/24"))
+    runs = registrar(owner, tmp_path / "owner", maker, "--host", "10.9.1.1")
+    if kind == "http":
+        config = tmp_path / "tinyproxy.conf"
+        config.write_text("Port 3128\nListen 10.9.0.2\nTimeout 60\nMaxClients 8\n")
+        between.start(need("tinyproxy", "tinyproxy"), "-d", "-c", str(config))
+    else:
+        between.start(need("microsocks", "microsocks"), "-i", "10.9.0.2", "-p", "3128")
+    until(lambda: ":3128" in between.run("cat", "/proc/net/tcp").stdout.replace(":0C38", ":3128"))
+    named = f"registrars: ['10.9.1.1:{runs.port}']\n"
+    straight = maker.pledge(tmp_path / "straight", named)
+    assert straight.agent(pledge, "step")["trouble"]["code"] == "transport.unreachable"
+    device = maker.pledge(tmp_path / "pledge", f"{named}proxy: {kind}://10.9.0.2:3128\n")
+    told = device.agent(pledge, "step")
+    assert told["state"] == "domain vouched, ldevid active", told

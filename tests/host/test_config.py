@@ -531,7 +531,7 @@ def test_what_is_no_registrar(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["https://a:1", "http://a", "a:1", "http://a:1/x", "socks5://a:1", "http://u:p@a:1"]
+    "text", ["https://a:1", "http://a", "a:1", "http://a:1/x", "socks4://a:1", "http://u:p@a:1"]
 )
 def test_what_is_no_proxy(text: str) -> None:
     with pytest.raises(ValueError):

@@ -265,7 +265,7 @@ def test_a_proxy_that_never_answers() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "", "proxy:3128", "https://proxy:3128", "socks5://proxy:1", "http://proxy", "http://:3128",
+        "", "proxy:3128", "https://proxy:3128", "socks4://proxy:1", "http://proxy", "http://:3128",
         "http://proxy:99999", "http://proxy:x", "http://u:hunter2@", "http://[::1", "http://proxy:1/path",
     ],
 )  # fmt: skip

@@ -34,7 +34,7 @@ VOUCHERS = {
     "foreign-signer": "voucher.signer-chain",
     "idevid-signer": "voucher.signer-is-device",
     "tampered": "voucher.signature",
-    "wrong-type": "voucher.media-type",
+    "wrong-type": "network.captive-portal",
     "no-type": "voucher.media-type",
     "empty": "voucher.cms",
     "garbage": "voucher.cms",

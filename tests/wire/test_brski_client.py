@@ -214,9 +214,7 @@ def test_another_origin_is_for_the_caller_to_decide(world: Parties, attempt: Att
     assert talk.outcome.location == "https:" + location.removeprefix("https:")
 
 
-@pytest.mark.parametrize(
-    "location", ["http://registrar.local:8443/x", "", "ftp://x/", "https://a b/", "https://u@x/"]
-)
+@pytest.mark.parametrize("location", ["", "ftp://x/", "https://a b/", "https://u@x/"])
 def test_a_redirect_to_nowhere_good(world: Parties, attempt: Attempt, location: str) -> None:
     talk = ask(world, attempt, redirect(location))
     assert isinstance(talk.error, RemoteProtocolError)
@@ -230,7 +228,18 @@ def test_a_status_that_means_nothing_here(world: Parties, attempt: Attempt, stat
     assert talk.error.code == "voucher.status"
 
 
-@pytest.mark.parametrize("kind", ["application/json", "application/voucher-jws+json", "text/html; x=1", ""])
+def test_a_sign_in_page_is_no_registrar(world: Parties, attempt: Attempt) -> None:
+    for response in (
+        ok(b"<html>", "text/html; x=1"),
+        redirect("http://registrar.local:8443/x"),
+        HttpResponse(511, (), b""),
+    ):
+        talk = ask(world, attempt, response)
+        assert isinstance(talk.error, RemoteProtocolError)
+        assert talk.error.code == "network.captive-portal"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/voucher-jws+json", "text/plain; x=1", ""])
 def test_another_media_type(world: Parties, attempt: Attempt, kind: str) -> None:
     talk = ask(world, attempt, ok(honest(world, attempt).body, kind))
     assert isinstance(talk.error, RemoteProtocolError)

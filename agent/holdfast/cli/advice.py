@@ -123,6 +123,10 @@ _BY_AREA: Final[Mapping[str, str]] = {
     "key": "See what the key store lacks: holdfast doctor",
     "ladder": _WAIT,
     "machine": _BUG,
+    "network": (
+        "This network wants a person to sign in before it lets anybody through. Have this device let through, or"
+        " connect it elsewhere."
+    ),
     "ocsp": _PEER,
     "crl": _PEER,
     "proof": "Check that the server trusts the CA that issued the new certificate; the old one stays in use.",

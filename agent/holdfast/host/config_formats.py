@@ -39,11 +39,11 @@ def registrar(text: str) -> str:
 
 
 def proxy(text: str) -> str:
-    """``http://host:port``."""
+    """``http://host:port`` or ``socks5://host:port``."""
     parts = _split(text)
-    if parts.scheme != "http" or _port(parts) is None or parts.path not in {"", "/"}:
-        raise ValueError("must be http://host:port")
-    return f"http://{_authority(parts)}"
+    if parts.scheme not in {"http", "socks5"} or _port(parts) is None or parts.path not in {"", "/"}:
+        raise ValueError("must be http://host:port or socks5://host:port")
+    return f"{parts.scheme}://{_authority(parts)}"
 
 
 def https_url(text: str) -> str:

@@ -14,7 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 import h11
 
+from holdfast.host import socks
 from holdfast.host.deadline import Deadline
+from holdfast.wire.discovery.announced import on_link
 from holdfast.wire.errors import ConfigError, TransportError
 
 Resolver = Callable[..., Sequence[tuple[Any, ...]]]
@@ -23,15 +25,18 @@ _PROXY_HEAD = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy that is asked to CONNECT. ``authorization`` is a header value and never shown."""
+    """An HTTP proxy that is asked to CONNECT, or a SOCKS 5 one. ``authorization`` is a header value and never
+    shown."""
 
     host: str
     port: int
     authorization: str | None = field(default=None, repr=False)
+    socks: bool = False
 
     @classmethod
     def parse(cls, url: str) -> Proxy:
-        """From ``http://[user:password@]host:port``. Raises ConfigError ``config.proxy``, secret-free."""
+        """From ``http://[user:password@]host:port`` or ``socks5://host:port``. Raises ConfigError
+        ``config.proxy``, secret-free."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -39,17 +44,19 @@ class Proxy:
             parts, host, port = None, None, None
         if (
             parts is None
-            or parts.scheme != "http"
+            or parts.scheme not in {"http", "socks5"}
+            or (parts.scheme == "socks5" and parts.username is not None)
             or not host
             or not port
             or parts.path.strip("/")
             or parts.query
         ):
             raise ConfigError(
-                "config.proxy", "a proxy is written http://host:port or http://user:password@host:port"
+                "config.proxy",
+                "a proxy is written http://host:port, http://user:password@host:port or socks5://host:port",
             )
         if parts.username is None:
-            return cls(host, port)
+            return cls(host, port, socks=parts.scheme == "socks5")
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         return cls(host, port, "Basic " + base64.b64encode(pair.encode()).decode("ascii"))
 
@@ -64,8 +71,9 @@ def is_address(host: str) -> bool:
 
 
 def authority(host: str, port: int, default_port: int | None = None) -> str:
-    """``host[:port]`` as URLs and Host headers write it: IPv6 in brackets, the default port left out."""
-    name = f"[{host}]" if ":" in host else host.lower()
+    """``host[:port]`` as URLs and Host headers write it: IPv6 in brackets and without its
+    zone, which is nobody else's business (RFC 6874 §4), the default port left out."""
+    name = f"[{host.partition('%')[0]}]" if ":" in host else host.lower()
     return name if port == default_port else f"{name}:{port}"
 
 
@@ -82,11 +90,14 @@ def dial(
     Raises TransportError: ``transport.dns``, ``transport.unreachable``, ``transport.timeout``,
     ``transport.proxy``.
     """
-    if proxy is None:
+    if proxy is None or on_link(host):  # another host's link is not ours
         return _connect(host, port, deadline, resolver)
     sock = _connect(proxy.host, proxy.port, deadline, resolver)
     try:
-        _tunnel(sock, proxy, authority(host, port), deadline)
+        if proxy.socks:
+            socks.connect(sock, host, port, deadline)
+        else:
+            _tunnel(sock, proxy, authority(host, port), deadline)
     except BaseException:
         sock.close()
         raise

@@ -17,7 +17,8 @@ from holdfast.wire.brski import client as brski
 from holdfast.wire.brski.verify import VoucherTrust
 from holdfast.wire.errors import HoldfastError, KeyStoreError, TransportError, TrustError
 from holdfast.wire.model import Moment, Moved, Pending, Rejected
-from holdfast.worker.candidates import last_of_all, whom_to_ask
+from holdfast.worker.candidates import in_the_cloud, last_of_all, whom_to_ask
+from holdfast.worker.certificates import read_certificates
 from holdfast.worker.links import Client, Connection, Endpoint
 from holdfast.worker.ports import Environment, FactoryIdentity
 from holdfast.worker.seeking import nobody, seek
@@ -60,9 +61,7 @@ class Bootstrap:
         registrar = whom_to_ask(record, self._env.settings)
         try:
             factory = self._env.factory()
-            link = self._connection.provisional(
-                Endpoint.parse(registrar), factory_client(factory), self._patience
-            )
+            link = self._meet(record, Endpoint.parse(registrar), factory_client(factory), now)
             attempt = brski.prepare(factory.key.signer(), factory.chain, secured(link), now, self._env.random)
         except KeyStoreError as error:
             return self._interrupted(record, error, now)
@@ -75,6 +74,14 @@ class Bootstrap:
             registrar_certificate=attempt.registrar_certificate,
             deadline=later(now.now, PATIENCE),
         )
+
+    def _meet(self, record: DeviceRecord, endpoint: Endpoint, client: Client, now: Moment) -> Link:
+        """The maker's own registrar is never met provisionally: he gave the anchors with the device. Where it
+        sends us is met as any other registrar (draft-ietf-anima-brski-cloud)."""
+        anchors = self._env.settings.manufacturer.cloud_anchors
+        if anchors is None or not in_the_cloud(record):
+            return self._connection.provisional(endpoint, client, self._patience)
+        return self._connection.web(endpoint, client, read_certificates(anchors), now, self._patience)
 
     def request(self, record: DeviceRecord, now: Moment) -> ev.DomainEvent:
         """Send the prepared request and judge the answer."""
@@ -89,7 +96,7 @@ class Bootstrap:
         attempt = brski.Attempt(domain.nonce, domain.pvr, domain.registrar_certificate)
         try:
             factory = self._env.factory()
-            link = self._link_to_same_registrar(record, factory)
+            link = self._link_to_same_registrar(record, factory, now)
             outcome = drive(brski.obtain(attempt, self._trust(factory), secured(link), now), link)
         except KeyStoreError as error:
             return self._interrupted(record, error, now)
@@ -113,7 +120,7 @@ class Bootstrap:
             seen=outcome.created_on,
         )
 
-    def _link_to_same_registrar(self, record: DeviceRecord, factory: FactoryIdentity) -> Link:
+    def _link_to_same_registrar(self, record: DeviceRecord, factory: FactoryIdentity, now: Moment) -> Link:
         """The open provisional connection, or a new one if its server shows the same certificate.
 
         The voucher request names one registrar certificate; on another server it would prove a proximity
@@ -122,7 +129,7 @@ class Bootstrap:
         link = self._connection.current
         if link is None:
             endpoint = Endpoint.parse(record.domain.registrar)
-            link = self._connection.provisional(endpoint, factory_client(factory))
+            link = self._meet(record, endpoint, factory_client(factory), now)
         if secured(link).peer_chain[:1] != (record.domain.registrar_certificate,):
             raise TrustError(
                 "brski.registrar-changed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from holdfast.host.config import Settings
 from holdfast.life.record import DeviceRecord, Domain
 from holdfast.life.search import next_up
+from holdfast.wire.discovery.announced import Role
 from holdfast.worker.agenda import registrar_in_turn
 
 
@@ -20,6 +21,12 @@ def whom_to_ask(record: DeviceRecord, settings: Settings) -> str:
         return registrar_in_turn(record, settings.registrars)
     candidate = next_up(record.search)
     return candidate.endpoint if candidate is not None else ""
+
+
+def in_the_cloud(record: DeviceRecord) -> bool:
+    """Whether the one in turn is the maker's own registrar, and not one that it sent us to."""
+    candidate = next_up(record.search)
+    return candidate is not None and candidate.role is Role.CLOUD and not record.domain.redirected
 
 
 def last_of_all(record: DeviceRecord, settings: Settings) -> bool:

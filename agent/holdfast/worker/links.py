@@ -136,6 +136,19 @@ class Connection:
             ),
         )
 
+    def web(
+        self, endpoint: Endpoint, client: Client, anchors: Chain, now: Moment, patience: float | None = None
+    ) -> Link:
+        """A new connection to a server outside the domain, trusted by *anchors* and its DNS name alone."""
+
+        def check(chain: Chain) -> None:
+            validate(chain, anchors, now, Rule.tls_server(endpoint.host, allow_cmcra=False))
+
+        channel = Channel(
+            endpoint.host, endpoint.port, Anchored(check), (client.chain, client.key), patience=patience
+        )
+        return self._open(endpoint, f"{client.ref} outside", channel)
+
     def plain(self, endpoint: Endpoint) -> Link:
         """A connection without TLS, and so without any client; the open one where it serves."""
         link = self.current

@@ -21,7 +21,8 @@ def trouble(cause: HoldfastError | Rejected, now: Moment) -> Trouble:
 def lies(cause: HoldfastError | Rejected) -> bool:
     """Whether *cause* says that a registrar is not what it claims to be, rather than out of reach or busy."""
     return isinstance(cause, TrustError) or (
-        isinstance(cause, RemoteProtocolError) and not cause.busy and not cause.unsupported
+        isinstance(cause, RemoteProtocolError)
+        and not (cause.busy or cause.unsupported or cause.code.startswith("network."))
     )
 
 

@@ -175,12 +175,14 @@ def _ask(attempt: Attempt, tls: TlsInfo, now: Moment) -> Exchange[HttpResponse |
             clause="RFC 8995 §5.6.2",
         )
     response = yield _request(REQUEST_VOUCHER, attempt)
+    _refuse_portal(response)
     if response.status in _FOLLOWED:
         location = response.header("Location") or ""
         target = http.same_origin_target(location, tls.origin, base=REQUEST_VOUCHER)
         if target is None:
             return Moved(http.absolute_location(location, tls.origin))
         response = yield _request(target, attempt)
+        _refuse_portal(response)
         if 300 <= response.status < 400:
             raise RemoteProtocolError("voucher.redirect", "a second redirect", clause="RFC 8995 §5.6")
     if response.status == 200:
@@ -192,6 +194,21 @@ def _ask(attempt: Attempt, tls: TlsInfo, now: Moment) -> Exchange[HttpResponse |
         other = "registrar.refused" if response.status < 500 else "registrar.failed"
         return Rejected(_REFUSALS.get(response.status, other), _words(response))
     raise RemoteProtocolError("voucher.status", f"HTTP {response.status}", clause="RFC 8995 §5.6")
+
+
+def _refuse_portal(response: HttpResponse) -> None:
+    """A network that wants a person to sign in answers in the place of whoever is asked (RFC 8952): with 511
+    (RFC 6585 §6), a way to a page in plain HTTP, or the page itself. No registrar does any of that."""
+    location = response.header("Location") or ""
+    sends_away = 300 <= response.status < 400 and location.lower().startswith("http:")
+    page = response.status == 200 and http.media_type(response)[0] in {"text/html", "application/xhtml+xml"}
+    if response.status == 511 or sends_away or page:
+        where = f", to {http.printable(location)}" if sends_away else ""
+        raise RemoteProtocolError(
+            "network.captive-portal",
+            f"HTTP {response.status}{where}: a page for a person came in place of a registrar's answer",
+            clause="RFC 8952 §2",
+        )
 
 
 def _request(target: str, attempt: Attempt) -> HttpRequest:
