@@ -52,7 +52,7 @@ EK_CERTIFICATES: Final = (
     0x01C00012,
 )  # ECC P-384, P-256, RSA-2048 low, high
 
-# PolicyOR over PolicyCommandCode(ActivateCredential) and PolicyCommandCode(Certify).
+# The policy of the TCG's template; holdfast.wire.tpm.templates tells what it is made of.
 _IDEVID_POLICY: Final = bytes.fromhex("ad6b3a2284fd698a0710bf5cc1b9bdf15e2532e3f601fa4b93a6a8fa8de579ea")
 _FIXED: Final = TPMA_OBJECT.FIXEDTPM | TPMA_OBJECT.FIXEDPARENT | TPMA_OBJECT.SENSITIVEDATAORIGIN
 _IDEVID: Final = _FIXED | TPMA_OBJECT.USERWITHAUTH | TPMA_OBJECT.ADMINWITHPOLICY | TPMA_OBJECT.SIGN_ENCRYPT
