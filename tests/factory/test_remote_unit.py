@@ -171,7 +171,7 @@ def test_kernel_messages_and_lost_lines_do_no_harm(maker: Maker, chip: Swtpm) ->
 
 def test_no_shell_is_said(cable: Cable) -> None:
     with pytest.raises(KeyStoreUnavailable) as caught:
-        over_serial(cable.ours, "/dev/tpmrm0", patience=0.1)
+        over_serial(cable.ours, "/dev/tpmrm0", starting=0.1)
     assert caught.value.code == "factory.unit-silent"
 
 

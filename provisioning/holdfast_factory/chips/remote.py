@@ -55,12 +55,21 @@ class Channel(Protocol):
 
 class ShellLink:
     """See :class:`~holdfast_factory.chips.dialogue.Link`. *channel* leads to the helper, or to a shell that
-    starts it by *start*; *patience* is how long one answer may take, in seconds.
+    starts it by *start*; *patience* is how long one answer may take, *starting* how long until the helper is
+    there, both in seconds.
 
     ``round_trips`` counts batches, ``repeated`` how often one had to be sent again.
     """
 
-    def __init__(self, channel: Channel, place: str, *, start: bytes = b"", patience: float = 30.0) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        place: str,
+        *,
+        start: bytes = b"",
+        patience: float = 30.0,
+        starting: float = 30.0,
+    ) -> None:
         self._channel = channel
         self._place = place
         self._patience = patience
@@ -70,7 +79,7 @@ class ShellLink:
         self.round_trips = 0
         self.repeated = 0
         try:
-            if not (self._typed(start) if start else self._comes(READY, patience)):
+            if not (self._typed(start, starting) if start else self._comes(READY, starting)):
                 raise self._silent("no helper came up: is there a shell, and Python 3?")
         except KeyStoreUnavailable:
             channel.close()
@@ -99,9 +108,9 @@ class ShellLink:
         finally:
             self._channel.close()
 
-    def _typed(self, start: bytes) -> bool:
+    def _typed(self, start: bytes, starting: float) -> bool:
         """Greet a shell and type *start*; again, where a console swallowed some of it."""
-        each = self._patience / (2 * _MOST_ASKED)
+        each = starting / (2 * _MOST_ASKED)
         for _ in range(_MOST_ASKED):
             self._channel.send(_GREETING)
             if self._comes(SHELL, each):
@@ -264,7 +273,9 @@ def over_ssh(host: str, tpm: str, *, config: str = "", port: str = "", patience:
     return ShellLink(channel, place, patience=patience)
 
 
-def over_serial(device: str, tpm: str, *, baud: int = 115200, patience: float = 30.0) -> ShellLink:
+def over_serial(
+    device: str, tpm: str, *, baud: int = 115200, patience: float = 30.0, starting: float = 30.0
+) -> ShellLink:
     """By a shell that listens at a serial line: the console of an image for production."""
     place = f"serial:{device}"
     if baud not in _SPEEDS:
@@ -279,4 +290,4 @@ def over_serial(device: str, tpm: str, *, baud: int = 115200, patience: float = 
     except (OSError, termios.error) as error:
         raise KeyStoreUnavailable("factory.unit-gone", f"{place}: {error}") from error
     channel = Descriptors(descriptor, descriptor, place)
-    return ShellLink(channel, place, start=typed(tpm), patience=patience)
+    return ShellLink(channel, place, start=typed(tpm), patience=patience, starting=starting)
