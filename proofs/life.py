@@ -28,9 +28,13 @@ def main() -> int:
             ),
             (
                 "renewal moments, backoff and ladder rules",
-                pytests("tests/life/test_renewal.py", "tests/life/test_ladder.py"),
+                pytests(
+                    "tests/life/test_renewal.py",
+                    "tests/life/test_ladder.py",
+                    "tests/life/test_field_lessons.py",
+                ),
             ),
-            ("each rule of the judge can fail", pytests("tests/lives", workers=True)),
+            ("each rule of the judge can fail", pytests("tests/lives", workers=True, apart=True)),
             ("lives of ten years", lives),
             ("a fleet of a million", fleet),
             (

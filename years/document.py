@@ -70,7 +70,7 @@ def page(observed: Sequence[Load]) -> str:
 def picture(observed: Sequence[Load]) -> str:
     """``docs/fleet.svg``."""
     quiet = Panel(
-        "Requests in the first period after the day of provisioning, peak to mean",
+        "Requests in the first period after the day of provisioning, to their mean",
         "part of the period, %",
         100,
         2,

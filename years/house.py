@@ -68,7 +68,7 @@ class House:
             registrars=chance.choice((1, 2)),
             more=chance.choices((0, 1, 2), (80, 15, 5))[0],
             same_key=same_key,
-            told=chance.random() < 0.3,
+            told=chance.random() < 0.15,
             interval=timedelta(days=30) if life > timedelta(days=90) else timedelta(days=6),
         )
 

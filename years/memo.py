@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import cycle
 from typing import Any, Final
 from unittest.mock import patch
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from holdfast.host import store
 from holdfast.life import anchors
@@ -25,6 +27,10 @@ from holdfast_sim import cmp_requests, enroll, scep_requests
 
 KEPT: Final = 1024
 """Results of each function."""
+
+RSA_BITS: Final = 2048
+STOCK: Final = 12
+"""RSA keys that there are; one comes again long after it was destroyed."""
 
 
 def _paths(prove: Callable[[Chain, Chain, Moment, chain.Rule], Chain]) -> Callable[..., Chain]:
@@ -72,10 +78,26 @@ _PURE: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
 """Functions of their arguments alone, and the modules that call them by that name."""
 
 
+@cache
+def _stock() -> tuple[rsa.RSAPrivateKey, ...]:
+    return tuple(rsa.generate_private_key(65537, RSA_BITS) for _ in range(STOCK))
+
+
+def _rsa_keys() -> Callable[[int, int], rsa.RSAPrivateKey]:
+    """RSA keys from a stock, in turn: making one takes as long as a hundred steps."""
+    turns, make = cycle(_stock()), rsa.generate_private_key
+
+    def take(exponent: int, bits: int) -> rsa.RSAPrivateKey:
+        return next(turns) if bits == RSA_BITS else make(exponent, bits)
+
+    return take
+
+
 @contextmanager
 def remembering() -> Iterator[None]:
     """While this lasts, nothing pure is worked out twice."""
     with ExitStack() as stack:
+        stack.enter_context(patch.object(rsa, "generate_private_key", _rsa_keys()))
         stack.enter_context(patch.object(chain, "_prove", _paths(chain._prove)))
         for name, modules in _PURE:
             once = lru_cache(KEPT)(getattr(modules[0], name))

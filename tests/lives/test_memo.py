@@ -10,10 +10,11 @@ import pytest
 from holdfast.wire import chain
 from holdfast.wire.chain import Rule
 from holdfast.wire.errors import TrustError
-from holdfast.wire.model import ClockState, Moment
+from holdfast.wire.model import ClockState, KeyAlgorithm, Moment
 from holdfast_sim.domain import Domain
+from years.keys import private_key
 from years.life import BEGIN
-from years.memo import remembering
+from years.memo import STOCK, remembering
 
 HALF = timedelta(seconds=0.5)
 
@@ -49,6 +50,13 @@ def test_a_path_is_judged_as_it_would_be_anew(domain: Domain) -> None:
     assert len({type(v) for v in anew}) == 1 or {len(v) for v in anew if isinstance(v, tuple)} == {3}
     assert any(isinstance(v, tuple) and v[0] == "chain.expired" for v in anew)
     assert any(isinstance(v, tuple) and v[0] != "chain.expired" for v in anew)
+
+
+def test_rsa_keys_come_from_a_stock_that_lasts_for_a_while() -> None:
+    with remembering():
+        keys = [private_key(KeyAlgorithm.RSA2048) for _ in range(STOCK + 1)]
+    assert len({key.public_key().public_numbers() for key in keys}) == STOCK
+    assert keys[0] is keys[-1]
 
 
 def test_nothing_is_remembered_elsewhere(domain: Domain) -> None:
