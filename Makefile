@@ -91,6 +91,14 @@ proof-daemon: $(READY) ## Prove the service under a real systemd (FULL=1: a minu
 proof-life: $(READY) ## Prove ten unattended years: every figure, then one JSON line (FULL=1: all seeds)
 	@FULL=$(FULL) $(PY) -m proofs.life
 
+.PHONY: layer-parse
+layer-parse: ## Parse the Yocto layer by the bitbake of given checkouts (SERIES=wrynose YOCTO=directory of checkouts)
+	@SERIES=$(SERIES) YOCTO=$(YOCTO) scripts/layer-parse.sh
+
+.PHONY: deb
+deb: $(READY) ## Build the Debian packages in roots of Debian 12 and 13, into build/deb (root)
+	@scripts/deb.sh
+
 .PHONY: machine-test proof-machine
 machine-test: $(READY) ## Boot a virtual gateway with a TPM for the first time, and make its life hard (root; FULL=1: all of it)
 	@FULL=$(FULL) $(PY) -m pytest -m machine tests/machine

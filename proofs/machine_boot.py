@@ -13,6 +13,7 @@ from proofs.runner import prove, pytests
 def main() -> int:
     parts = [
         ("the virtual gateway", pytests("tests/machine", "-m", "machine")),
+        ("the Yocto layer", pytests("tests/layer", "-m", "machine or not machine")),
     ]
     return prove("machine", parts)
 

@@ -1,0 +1,16 @@
+SUMMARY = "High-level PKCS#11 support for Python"
+DESCRIPTION = "Keys on smart cards, HSMs and other PKCS#11 tokens, for Python."
+HOMEPAGE = "https://github.com/pyauth/python-pkcs11"
+SECTION = "devel/python"
+LICENSE = "MIT"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=f68bda54505b4002e6ec86e08125ef79"
+
+DEPENDS = "python3-cython-native python3-setuptools-scm-native"
+
+SRC_URI[sha256sum] = "e0d7ccede3b3145a678d7c8c59b3c64dcebeb77c9146ad3394a4b1309c4ab2a2"
+
+PYPI_PACKAGE = "python_pkcs11"
+
+inherit pypi python_setuptools_build_meta
+
+RDEPENDS:${PN} += "python3-asn1crypto"
