@@ -93,6 +93,8 @@ def test_nobody_beyond_this_link_speaks_to_pledges() -> None:
         ([9, 1, "fe80::1", 180000, PROXY[4]], "grasp.initiator"),
         ([9, 1, LINK, -5, PROXY[4]], "grasp.ttl"),
         ([99, 1, LINK, 180000, PROXY[4]], "grasp.message-type"),
+        ([[], 1, LINK, 180000, PROXY[4]], "grasp.message-type"),
+        ([{}, 1, LINK, 180000, PROXY[4]], "grasp.message-type"),
         ([9.0, 1, LINK, 180000, PROXY[4]], "grasp.message-type"),
         ([9, 1, LINK, 180000, 7], "grasp.flood"),
         ([9, 1, LINK, 180000, [["AN_Proxy"], []]], "grasp.objective"),

@@ -111,14 +111,16 @@ def decode(data: bytes) -> Message:
     if not isinstance(parts, list) or len(parts) < 4:
         raise _refuse("message", "no array of a type, a session and more")
     kind, session, initiator = parts[:3]
+    if not _number(kind, 8):
+        raise _refuse("message-type", "no number")
     if not _number(session, 32):
         raise _refuse("session-id", "no number of 32 bits")
     if not isinstance(initiator, bytes) or len(initiator) not in {4, 16}:
         raise _refuse("initiator", "no address")
-    if kind == _DISCOVERY and _number(kind, 8):
+    if kind == _DISCOVERY:
         return Discovery(session, initiator, _objective(parts[3]))
-    if kind not in {_FLOOD, _RESPONSE} or not _number(kind, 8):
-        raise _refuse("message-type", f"{str(kind)[:20]} is of no use here")
+    if kind not in {_FLOOD, _RESPONSE}:
+        raise _refuse("message-type", f"{kind} is of no use here")
     if not _number(parts[3], 32):
         raise _refuse("ttl", "no number of 32 bits")
     if len(parts) - 4 > MOST_OBJECTIVES or len(parts) == 4:
