@@ -292,8 +292,14 @@ def test_the_next_ca_is_learned_from_the_present_one(mode: str) -> None:
     assert coming.root.certificate in offer.ca_certificates
     scep.activate_next(bench.world)
     old = bench.protocol(trust=Trust(anchors=(bench.world.domain.former[0][0].certificate,)))
+    if mode == "ca":  # a CA without an RA shows its own certificate alone; with one, the link to it, too
+        with pytest.raises(TrustError, match=r"scep\.ca-untrusted"):
+            bench.run(old.enroll(bench.request(), None, bench.now))
+    else:
+        check(bench, bench.run(old.enroll(bench.request(), None, bench.now)))
+    stranger = bench.protocol(trust=Trust(anchors=(ScepBench.make().world.domain.root.certificate,)))
     with pytest.raises(TrustError, match=r"scep\.ca-untrusted"):
-        bench.run(old.enroll(bench.request(), None, bench.now))
+        bench.run(stranger.enroll(bench.request(), None, bench.now))
     renewal = bench.renewal(((first,), rsa_key()), rsa_key(1))
     renewed = check(bench, bench.enroll(replace(renewal, anchors=bench.world.domain.anchors)))
     assert renewed.issuer != first.issuer

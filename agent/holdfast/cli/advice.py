@@ -18,6 +18,10 @@ _DISTRUST: Final = (
     " maker's anchors on this device must be put right; if not, somebody stands in between."
 )
 
+_FACTORY: Final = (
+    "Take this unit off the line, and see with the maker of its chip why it does not hold what it must."
+)
+
 _BY_CODE: Final[Mapping[str, str]] = {
     "acme.eab-required": "Get a key identifier and MAC key from the CA, and name them in the configuration.",
     "acme.profile": "Name one of the server's profiles in the configuration.",
@@ -113,8 +117,10 @@ _BY_AREA: Final[Mapping[str, str]] = {
     "config": "Correct the configuration: holdfast config check",
     "credentials": "Check room, mount and rights of the directory for other programs: holdfast doctor",
     "csr": "Correct subject and san in the configuration, or the CA's wishes.",
+    "devid": _FACTORY,
     "deploy": "Correct the deploy section, or the hook's program; it is run again by itself.",
     "dns": _PEER,
+    "ek": _FACTORY,
     "est": _PEER,
     "grasp": _PEER,
     "hook": "Correct the hook's command or unit; it is run again by itself.",
@@ -123,6 +129,7 @@ _BY_AREA: Final[Mapping[str, str]] = {
     "key": "See what the key store lacks: holdfast doctor",
     "ladder": _WAIT,
     "machine": _BUG,
+    "manifest": "Ask the maker for the manifest again, and compare the signer's certificate with them.",
     "network": (
         "This network wants a person to sign in before it lets anybody through. Have this device let through, or"
         " connect it elsewhere."
