@@ -198,17 +198,16 @@ def _ask(attempt: Attempt, tls: TlsInfo, now: Moment) -> Exchange[HttpResponse |
 
 def _refuse_portal(response: HttpResponse) -> None:
     """A network that wants a person to sign in answers in the place of whoever is asked (RFC 8952): with 511
-    (RFC 6585 §6), a way to a page in plain HTTP, or the page itself. No registrar does any of that."""
+    (RFC 6585 §6), or a way to a page in plain HTTP. No registrar does any of that."""
     location = response.header("Location") or ""
     sends_away = 300 <= response.status < 400 and location.lower().startswith("http:")
-    page = response.status == 200 and http.media_type(response)[0] in {"text/html", "application/xhtml+xml"}
-    if response.status == 511 or sends_away or page:
-        where = f", to {http.printable(location)}" if sends_away else ""
-        raise RemoteProtocolError(
-            "network.captive-portal",
-            f"HTTP {response.status}{where}: a page for a person came in place of a registrar's answer",
-            clause="RFC 8952 §2",
-        )
+    if response.status == 511 or sends_away:
+        raise _portal(f"HTTP {response.status}{f', to {http.printable(location)}' if sends_away else ''}")
+
+
+def _portal(what: str) -> RemoteProtocolError:
+    detail = f"{what}: a page for a person came in place of a registrar's answer"
+    return RemoteProtocolError("network.captive-portal", detail, clause="RFC 8952 §2")
 
 
 def _request(target: str, attempt: Attempt) -> HttpRequest:
@@ -219,6 +218,8 @@ def _judge(
     response: HttpResponse, attempt: Attempt, trust: VoucherTrust, tls: TlsInfo, now: Moment
 ) -> Vouched:
     kind, _ = http.media_type(response)
+    if kind in {"text/html", "application/xhtml+xml"}:
+        raise _portal(f"HTTP 200 with {kind}")
     if kind != MEDIA_TYPE:
         raise RemoteProtocolError("voucher.media-type", kind[:80], clause="RFC 8995 §5.6")
     if len(response.body) > VOUCHER_LIMIT:
