@@ -61,7 +61,14 @@ class Machine:
         where = subprocess.run(
             [ROOT / "scripts/machine.sh", "--where"], check=True, capture_output=True, text=True
         )
-        base = Path(where.stdout.strip())
+        self._lay(Path(where.stdout.strip()))
+        self._wheel()
+        _run(ROOT / "systemd/install.sh", "--link", "/opt/holdfast/bin", self.root)
+        _run("chroot", self.root, "systemd-sysusers")
+        _run("chroot", self.root, "journalctl", "--update-catalog")
+
+    def _lay(self, base: Path) -> None:
+        """A root of our own over *base*, which is not written to."""
         self.directory = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-")))
         layers, self.root = self.directory / "layers", self.directory / "root"
         for directory in (layers, self.root):
@@ -72,10 +79,6 @@ class Machine:
         work.mkdir()
         options = f"lowerdir={base},upperdir={upper},workdir={work}"
         self._mount("-t", "overlay", "-o", options, "overlay", self.root)
-        self._wheel()
-        _run(ROOT / "systemd/install.sh", "--link", "/opt/holdfast/bin", self.root)
-        _run("chroot", self.root, "systemd-sysusers")
-        _run("chroot", self.root, "journalctl", "--update-catalog")
 
     def _mount(self, *arguments: str | Path) -> None:
         _run("mount", *arguments)

@@ -20,7 +20,12 @@ inherit cargo-update-recipe-crates pkgconfig pypi python_maturin
 # Newer than the series: only for who asks (conf/include/holdfast-scarthgap.inc).
 DEFAULT_PREFERENCE = "-1"
 
-# The series' maturin is older than the sources ask for.
+# maturin of the series is older than the sources ask for: it knows no licence expressions, and wants the oldest Python
+# named for which an abi3 module is built.
+do_configure:prepend() {
+    sed -i -e 's/^license = "\(.*\)"/license = {text = "\1"}/' -e '/^license-files = /d' ${S}/pyproject.toml
+    sed -i 's/features = \["abi3"\]/features = ["abi3-py38"]/' ${S}/Cargo.toml
+}
 PEP517_BUILD_OPTS = "--skip-dependency-check"
 
 RDEPENDS:${PN} += "python3-cffi"

@@ -13,9 +13,11 @@ PYPI_PACKAGE = "python_pkcs11"
 
 inherit pypi python_setuptools_build_meta
 
-# setuptools of the series neither knows licence expressions nor that it is too old.
+# setuptools of the series knows neither licence expressions nor extensions in pyproject.toml, nor that it is too old.
 do_configure:prepend() {
-    sed -i 's/^license = "MIT"/license = {text = "MIT"}/' ${S}/pyproject.toml
+    sed -i -e 's/^license = "MIT"/license = {text = "MIT"}/' -e '/^ext-modules = \[/,/^\]/d' ${S}/pyproject.toml
+    printf '%s\n' 'from setuptools import Extension, setup' \
+        'setup(ext_modules=[Extension("pkcs11._pkcs11", ["pkcs11/_pkcs11.pyx"])])' > ${S}/setup.py
 }
 PEP517_BUILD_OPTS = "--skip-dependency-check"
 
