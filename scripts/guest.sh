@@ -5,39 +5,31 @@
 # Everything lands outside the repository, in ${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-~/.cache}/holdfast}/guest/KEY, where
 # KEY is made from all that goes in:
 #   vmlinuz   the distribution's kernel for virtual machines
+#   initrd.gz the modules that its disk needs, and nothing else
 #   root/     its modules, systemd, mosquitto, and /opt/holdfast, a virtual environment with what Holdfast
 #             imports, but not Holdfast
-# The guest is the same Debian as this host (12 or 13), because it gets the TPM bindings that make built here.
+# The guest is Debian 13: the tpm2-openssl of Debian 12 can sign, but then verifies no client.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 title=guest
 . scripts/debian.sh
-suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
-
 # QEMU and a TPM for it (swtpm comes with make setup); what builds the guest. Programs of the guest, apart from
 # its system: tpm2-openssl for mosquitto, tpm2-tools and openssl to look past the agent.
-host_packages=(qemu-system-x86 mmdebstrap e2fsprogs kmod debian-archive-keyring)
+host_packages=(qemu-system-x86 mmdebstrap e2fsprogs kmod cpio xz-utils debian-archive-keyring)
 packages=systemd,systemd-sysv,dbus,udev,kmod,tpm-udev,iproute2,ca-certificates,python3,python3-venv
-packages+=,libtss2-tcti-device0,tpm2-tools,tpm2-openssl,openssl,mosquitto
-[ "$suite" = bookworm ] || packages+=,systemd-cryptsetup # the part that knows TPMs was split off
-modules=(virtio_pci virtio_net virtio_console virtio_rng sch_netem sch_ingress ifb act_mirred cls_matchall)
+packages+=,python3-tpm2-pytss,libtss2-tcti-device0t64,tpm2-tools,tpm2-openssl,openssl,mosquitto,busybox-static
+modules=(virtio_pci virtio_blk virtio_net virtio_console virtio_rng sch_netem sch_ingress ifb act_mirred cls_matchall)
 
 requirements() {
     .venv/bin/python -c 'import tomllib
 print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]))'
 }
 
-# The wheel of tpm2-pytss that scripts/setup.sh built; empty if it fits no guest.
-bindings() {
-    local cache=${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}/wheels
-    find "$cache" -name "tpm2_pytss-*-$(.venv/bin/python -c 'import sys; print(sys.implementation.cache_tag.replace("cpython-", "cp"))')-*.whl" \
-        -printf '%T@ %p\n' 2>/dev/null | sort -rn | sed -n '1s/^[^ ]* //p'
-}
-
 install_kernel() {
     local building=$1 version
     mmdebstrap --quiet --variant=extract --include=linux-image-cloud-amd64 "$suite" "$building/kernel" \
         "$(debian_mirror)" >&2
+    [ -e "$building/kernel/lib" ] || ln -s usr/lib "$building/kernel/lib"
     version=$(ls "$building/kernel/lib/modules")
     cp "$building/kernel/boot/vmlinuz-$version" "$building/vmlinuz"
     depmod -b "$building/kernel" "$version"
@@ -49,16 +41,46 @@ install_kernel() {
     cp "$building/kernel/lib/modules/$version"/modules.{order,builtin,builtin.modinfo} \
         "$building/root/usr/lib/modules/$version/"
     depmod -b "$building/root" "$version"
+    make_initrd "$building" "$version"
     rm -rf "$building/kernel"
 }
 
+# Virtual disks are modules of this kernel. The one that it has built in, NVMe, is no use: QEMU's does not say which
+# writes must be on the medium before they are answered (FUA), and tests/machine/cache.py must know.
+make_initrd() {
+    local building=$1 version=$2 number=10
+    mkdir -p "$building"/initrd/{bin,dev,modules,new}
+    cp "$building/root/bin/busybox" "$building/initrd/bin/"
+    modprobe -d "$building/root" -S "$version" -a --show-depends virtio_pci virtio_blk | awk '$1 == "insmod" { print $2 }' |
+        while read -r file; do
+            target="$building/initrd/modules/$number-$(basename "${file%.xz}")"
+            case $file in *.xz) xz -dc "$file" >"$target" ;; *) cp "$file" "$target" ;; esac
+            number=$((number + 1))
+        done
+    cat >"$building/initrd/init" <<'SH'
+#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs dev /dev
+for module in /modules/*; do /bin/busybox insmod "$module"; done 2>/dev/null
+/bin/busybox mount -t ext4 /dev/vda /new
+/bin/busybox mount --move /dev /new/dev
+exec /bin/busybox switch_root /new /sbin/init
+SH
+    chmod +x "$building/initrd/init"
+    (cd "$building/initrd" && find . | cpio --quiet -o -H newc | gzip) >"$building/initrd.gz"
+    rm -rf "$building/initrd"
+}
+
+# As machine.sh does: tpm2-pytss is Debian's own, the rest comes as wheels.
 install_requirements() {
-    local root=$1
+    local root=$1 version
+    version=$(chroot "$root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     mapfile -t wheels < <(requirements)
-    .venv/bin/python -m pip wheel --quiet --wheel-dir "$root/opt/wheels" "${wheels[@]}" "$(bindings)" >&2
-    chroot "$root" python3 -m venv /opt/holdfast
+    .venv/bin/python -m pip download --quiet --only-binary=:all: --python-version "$version" \
+        --platform "manylinux_2_28_$(uname -m)" --platform "manylinux_2_17_$(uname -m)" \
+        --platform "manylinux2014_$(uname -m)" --dest "$root/opt/wheels" "${wheels[@]}" >&2
+    chroot "$root" python3 -m venv --system-site-packages /opt/holdfast
     chroot "$root" /opt/holdfast/bin/python -m pip install --quiet --no-index --find-links /opt/wheels \
-        $(cd "$root/opt/wheels" && printf '/opt/wheels/%s ' *.whl) >&2
+        --ignore-installed "${wheels[@]}" >&2
     rm -rf "$root/opt/wheels"
 }
 
@@ -91,13 +113,9 @@ if [ "$(id -u)" -ne 0 ]; then
     say "a guest's files belong to its root: run this script as root"
     exit 1
 fi
-case $suite-$(uname -m) in
-bookworm-x86_64 | trixie-x86_64) ;;
-*) say "the guest is built on Debian 12 or 13 on x86-64, this is ${suite:-no Debian} on $(uname -m)" && exit 1 ;;
-esac
+[ "$(uname -m)" = x86_64 ] || { say "the guest is built for x86-64 only"; exit 1; }
 scripts/setup-packages.sh "${host_packages[@]}"
-[ -n "$(bindings)" ] || { say "tpm2-pytss was not built here by make setup: remove .venv and run it again"; exit 1; }
-key=$({ cat scripts/guest.sh; requirements; basename "$(bindings)"; printf '%s' "$suite"; } | sha256sum | cut -c-16)
+key=$({ cat scripts/guest.sh scripts/debian.sh; requirements; } | sha256sum | cut -c-16)
 cache="${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}/guest"
 home="$cache/$key"
 mkdir -p "$cache"

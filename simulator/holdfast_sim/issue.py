@@ -42,11 +42,11 @@ def order(
     subject: x509.Name,
     san: tuple[x509.GeneralName, ...],
 ) -> Order:
-    """An honest order: an end entity for TLS clients, valid from now for the configured life."""
+    """An honest order: an end entity with the configured usages, valid from now for the configured life."""
     if not isinstance(public_key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise TypeError("csr.parse let a foreign key type through")
     validity = Validity.starting(world.now(), world.est.life)
-    extensions = [*ca.end_entity(USAGE, san=san), *standing.extensions(world)]
+    extensions = [*ca.end_entity(*world.est.usages, san=san), *standing.extensions(world)]
     return Order(subject, san, public_key, validity, world.domain.issuing, extensions)
 
 

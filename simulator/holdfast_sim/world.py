@@ -36,7 +36,8 @@ class EstPolicy:
     before it is granted; another CSR starts anew (RFC 7030 §4.2.3). ``scheme`` and ``users``: HTTP
     authentication for clients without a certificate, or for everyone if ``users_only``;
     ``algorithms``: of Digest, best first (RFC 7616 §3.7), MD5 for clients that know nothing else.
-    ``renew_expired``: a certificate of ours that has ended still names its device.
+    ``renew_expired``: a certificate of ours that has ended still names its device. ``usages``: the extended
+    key usages of what is issued; devices that serve need the server's, too.
     """
 
     life: timedelta | None = DEFAULT_LIFE
@@ -50,6 +51,7 @@ class EstPolicy:
     users: Mapping[str, str] = field(default_factory=dict, repr=False)
     users_only: bool = False
     renew_expired: bool = False
+    usages: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 
 
 @dataclass(frozen=True, slots=True)

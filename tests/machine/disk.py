@@ -28,9 +28,14 @@ _LAYOUT = {
     "slow-network": "usr/lib/gateway",
     "70-gateway.rules": "usr/lib/udev/rules.d",
     "lan.network": "etc/systemd/network",
-    "openssl.cnf": "etc/gateway",
     "mosquitto.conf": "etc/mosquitto",
+}
+# Of systemd/examples, as docs/service.md tells.
+_EXAMPLES = {
+    "deploy-group.conf": "etc/systemd/system/holdfast.service.d",
     "mosquitto.service.conf": "etc/systemd/system/mosquitto.service.d",
+    "tpm2-consumer.conf": "etc/systemd/system/mosquitto.service.d",
+    "openssl-tpm2.conf": "etc/holdfast",
 }
 
 
@@ -47,15 +52,11 @@ def build(target: Path, base: Path, device: Path, hosts: str) -> None:
     with ExitStack() as stack:
         root = _overlay(stack, base / "root")
         _product(root)
-        for name, place in _LAYOUT.items():
-            (root / place).mkdir(parents=True, exist_ok=True)
-            shutil.copy(PARTS / name, root / place)
-        examples, drop_ins = (
-            root / "usr/share/doc/holdfast/examples",
-            root / "etc/systemd/system/holdfast.service.d",
-        )
-        drop_ins.mkdir()
-        shutil.copy(examples / "deploy-group.conf", drop_ins)
+        examples = root / "usr/share/doc/holdfast/examples"
+        for directory, places in ((PARTS, _LAYOUT), (examples, _EXAMPLES)):
+            for name, place in places.items():
+                (root / place).mkdir(parents=True, exist_ok=True)
+                shutil.copy(directory / name, root / place)
         for name in ("idevid-chain.pem", "manufacturer-anchors.pem"):
             (root / "etc/holdfast" / name).write_bytes((device / name).read_bytes())
         (root / "etc/hostname").write_text("gateway\n")
@@ -99,13 +100,6 @@ def read(disk: Path, path: str) -> str:
 def check(disk: Path) -> None:
     """Fail unless the filesystem is clean as it stands."""
     run("e2fsck", "-f", "-n", disk)
-
-
-def recover(disk: Path) -> None:
-    """Do as a boot does after a power cut: replay the journal. Fail if that is not enough."""
-    done = subprocess.run(["e2fsck", "-p", disk], capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    check(disk)
 
 
 def _overlay(stack: ExitStack, base: Path) -> Path:

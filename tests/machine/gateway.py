@@ -21,11 +21,11 @@ from typing import Any
 PATIENCE = float(os.environ.get("MACHINE_PATIENCE", "240"))
 """Seconds that anything in the guest may take; a busy host emulates it slowly."""
 
-STARTED = "cfdaad9fd7ba492dbeff5c9760cdacec"
 ACTIVE = "f49ea1c3e244432abc1c40818520b54d"
-FATAL = ("21d5bdfa56d64d90abc0e03cf7f4ecd2", "3305c73b38ab403f96a6803775c2ed17")
+OPERATOR = "21d5bdfa56d64d90abc0e03cf7f4ecd2"
+BROKEN = "3305c73b38ab403f96a6803775c2ed17"
+FATAL = (OPERATOR, BROKEN)
 """A person must act, or a worker broke: nothing that a test waits for comes after that."""
-CLOCK_SET = "db69af0bcf0941ec82f875617b44158c"
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,15 @@ class Done:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a gateway is made of. *port*: of the host, where the guest's broker can be reached.
-
-    *log*: a file into which each write and flush of the disk goes, for :mod:`machine.cache`.
-    """
+    """What a gateway is made of. *port*: of the host, where the guest's broker can be reached."""
 
     disk: Path
     tpm: Path
-    kernel: Path
+    debian: Path
     interface: str = "tpm-crb"
     append: str = ""
     rtc: str = "utc"
     port: int = 0
-    log: Path | None = None
 
 
 class Gateway:
@@ -115,18 +111,19 @@ class Gateway:
         forward = f",hostfwd=tcp:127.0.0.1:{hardware.port}-:8883" if hardware.port else ""
         command = ["qemu-system-x86_64", "-machine", "q35", "-accel", os.environ.get("MACHINE_ACCEL", "tcg")]
         command += ["-cpu", "max", "-smp", "1", "-m", "512", "-nodefaults", "-no-reboot", "-display", "none"]
-        command += ["-serial", "stdio", "-rtc", f"base={hardware.rtc}", "-kernel", str(hardware.kernel)]
-        command += ["-append", f"console=ttyS0 root=/dev/nvme0n1 rw quiet mitigations=off {hardware.append}"]
+        command += [
+            "-serial",
+            "stdio",
+            "-rtc",
+            f"base={hardware.rtc}",
+            "-kernel",
+            str(hardware.debian / "vmlinuz"),
+        ]
+        command += ["-initrd", str(hardware.debian / "initrd.gz")]
+        command += ["-append", f"console=ttyS0 quiet mitigations=off {hardware.append}"]
         command += ["-blockdev", f"driver=file,node-name=file,filename={hardware.disk}"]
-        if hardware.log is not None:
-            command += ["-blockdev", f"driver=file,node-name=log,filename={hardware.log}"]
-            command += [
-                "-blockdev",
-                "driver=blklogwrites,node-name=disk,file=file,log=log,log-sector-size=512",
-            ]
-        else:
-            command += ["-blockdev", "driver=raw,node-name=disk,file=file"]
-        command += ["-device", "nvme,drive=disk,serial=root"]
+        command += ["-blockdev", "driver=raw,node-name=disk,file=file"]
+        command += ["-device", "virtio-blk-pci,drive=disk"]
         command += ["-netdev", f"user,id=lan{forward}", "-device", "virtio-net-pci,netdev=lan,romfile="]
         command += [
             "-object",
@@ -160,10 +157,15 @@ class Gateway:
 
     def shut_down(self) -> None:
         """As a person does it. Fails if it does not end in order."""
-        self._shell.write(b"systemctl poweroff\n")
-        self._shell.flush()
+        self.start("systemctl poweroff")
         assert self._qemu.wait(PATIENCE) == 0, self.console()
         self._tpm.wait(PATIENCE)  # QEMU tells it to end
+
+    def start(self, command: str) -> None:
+        """Begin a command in it, and go on; nothing can be asked afterwards."""
+        self._greet()
+        self._shell.write(command.encode() + b"\n")
+        self._shell.flush()
 
     @property
     def running(self) -> bool:
@@ -204,6 +206,14 @@ class Gateway:
             start=start,
         )
 
+    def settled(self, *, start: int = 0) -> Entry:
+        """The entry that says that the LDevID is active and nothing is under way for it."""
+        return self.wait_for(
+            "rest",
+            lambda e: e.get("MESSAGE").startswith("state: ") and e.get("MESSAGE").endswith(" ldevid active"),
+            start=start,
+        )
+
     def unit_started(self, unit: str) -> Entry:
         """The entry that says that *unit* runs."""
         return self.wait_for(
@@ -217,16 +227,17 @@ class Gateway:
 
     def run(self, command: str) -> Done:
         """A command in it, as root. Waits for the shell to be there."""
-        if not self._greeted:
-            assert self._shell.readline() == b"ready\n", self.console()
-            self._greeted = True
-        self._shell.write(command.encode() + b"\n")
-        self._shell.flush()
+        self.start(command)
         answer = self._shell.readline().decode().split()
         assert answer, f"it did not answer to {command!r}: {self.console()}"
         return Done(
             int(answer[0]), base64.b64decode(answer[1] if answer[1:] else "").decode(errors="replace")
         )
+
+    def _greet(self) -> None:
+        if not self._greeted:
+            assert self._shell.readline() == b"ready\n", self.console()
+            self._greeted = True
 
     def ask(self, command: str) -> str:
         """The output of a command in it that must succeed."""

@@ -7,9 +7,11 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from holdfast_factory.authority import Product, init_factory
 from holdfast_factory.device import Device, make_device
@@ -18,6 +20,7 @@ from holdfast_factory.swtpm import Swtpm
 from holdfast_sim.manufacturer import Manufacturer
 from holdfast_sim.serve import Running, running_server
 from holdfast_sim.world import EstPolicy, VoucherPolicy, World
+from lifecycle.tpm_contents import handles
 from machine import disk
 from machine.gateway import Gateway, Hardware
 
@@ -63,11 +66,8 @@ class Town:
     device: Device
     running: Running
     clock: ServerClock
-    made: int = field(default=0)
-
-    @property
-    def kernel(self) -> Path:
-        return self.debian / "vmlinuz"
+    shipped: frozenset[int]
+    made: int = 0
 
     @property
     def issued(self) -> int:
@@ -90,7 +90,7 @@ class Town:
         disk.write(
             place / "disk", "/etc/holdfast/holdfast.yaml", self.configuration(clock=clock, storage=storage)
         )
-        return Hardware(place / "disk", place / "tpm", self.kernel, interface, rtc=self.clock.rtc)
+        return Hardware(place / "disk", place / "tpm", self.debian, interface, rtc=self.clock.rtc)
 
     def twin(self, hardware: Hardware) -> Hardware:
         """The same gateway in the same state, once more."""
@@ -100,9 +100,6 @@ class Town:
         shutil.copytree(hardware.tpm, place / "tpm")
         disk.copy(hardware.disk, place / "disk")
         return replace(hardware, disk=place / "disk", tpm=place / "tpm")
-
-    def scrap(self, hardware: Hardware) -> None:
-        shutil.rmtree(hardware.disk.parent)
 
     def power_on(self, hardware: Hardware, *, append: str = "") -> Gateway:
         """With a right clock, unless *hardware* says another."""
@@ -120,18 +117,21 @@ def founded(home: Path) -> Iterator[Town]:
         )
         with Swtpm(home / "tpm", ek=True, ek_authority=home / "works" / EK_AUTHORITY) as tpm:
             device = make_device(factory, tpm.tcti, SERIAL, home / "device", now)
+            shipped = frozenset(handles(tpm.tcti).persistent)
         world = World.create(
             clock,
             secrets.token_bytes,
             manufacturer=Manufacturer.load(home / "works", secrets.token_bytes),
             names=("localhost", "127.0.0.1", REGISTRAR),
-            est=EstPolicy(life=LIFE),
+            est=EstPolicy(
+                life=LIFE, usages=(ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
+            ),
             vouchers=VoucherPolicy(open_ledger=True),
         )
         running = stack.enter_context(running_server(world))
         debian = disk.debian()
         disk.build(home / "disk", debian, home / "device", f"10.0.2.2 {REGISTRAR}")
-        yield Town(home, debian, device, running, clock)
+        yield Town(home, debian, device, running, clock, shipped)
 
 
 def free_port() -> int:
