@@ -36,7 +36,10 @@ TELEMETRY = ("voucher_status", "enrollstatus")
 FIRST_BOOT = ("requestvoucher", "cacerts", "csrattrs", "simpleenroll")
 # What a fault cannot spoil: an empty csrattrs says that there are no wishes, as 418 does to nobody.
 HARMLESS = {("csrattrs", "empty")}
-CODES = ("transport.", "http.", "voucher.", "registrar.", "est.", "cms.", "chain.", "certificate.", "brski.")
+CODES = (
+    "transport.", "http.", "network.", "voucher.", "registrar.", "est.", "cms.", "chain.", "certificate.",
+    "brski.",
+)  # fmt: skip
 
 
 def named(code: str) -> bool:
