@@ -34,6 +34,7 @@ from holdfast_factory.line.reading import Reading
 from holdfast_factory.screen import people
 from holdfast_factory.screen.people import Role
 from holdfast_factory.swtpm import Swtpm
+from holdfast_factory.tpm_meter import TpmMeter
 from proofs.bench_floor import ChipMaker
 from tests.tools import need
 
@@ -59,14 +60,13 @@ class Robot:
     def __post_init__(self) -> None:
         self._good = ChipMaker(self.home / "maker.pem")
         self._other = ChipMaker(self.home / "other.pem")
-        with Swtpm(self.home / "port") as first:
-            self._port = first.port
+        self._socket = TpmMeter(None)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._serve)
 
     @property
     def place(self) -> str:
-        return f"tcti:swtpm:host=127.0.0.1,port={self._port}"
+        return f"tcti:{self._socket.tcti}"
 
     def __enter__(self) -> Robot:
         self._thread.start()
@@ -75,6 +75,7 @@ class Robot:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
+        self._socket.close()
         if self.fault is not None:
             raise self.fault
 
@@ -86,10 +87,12 @@ class Robot:
                 unit = (self._other if fake else self._good).make(home)
                 if fake:
                     self.fakes.append(unit)
-                with Swtpm(home, port=self._port):
+                with Swtpm(home) as chip:
+                    self._socket.move(chip.port)
                     while not self._judged(unit):
                         if self._end.wait(0.05):
                             return
+                    self._socket.move(None)
                 shutil.rmtree(home)
         except BaseException as error:  # noqa: BLE001 - carried to the test
             self.fault = error
