@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from holdfast.wire.model import ClockState
 from holdfast_sim import ca
 from holdfast_sim.world import EstPolicy
-from lifecycle.device import Device
+from lifecycle.device import T0, Device
 
 
 def renewals(device: Device, count: int) -> list[timedelta]:
@@ -119,3 +120,19 @@ def test_a_trusted_clock_that_ran_ahead_at_the_enrollment_does_not_count_as_proo
     device.clock.now = due
     device.step()
     assert device.identity.credential.generation == 2
+
+
+def test_waiting_between_two_failures_is_no_cure(
+    tmp_path: Path,
+) -> None:
+    """Life 918: a CA that says "in a second" and then answers nonsense; each request costs a key."""
+    device = Device(tmp_path, faults=["simpleenroll:two-leaves"])
+    device.world.est = replace(device.world.est, polls=1, retry_after=1)
+    steps = 0
+    while device.clock.now < T0 + timedelta(days=1):
+        device.clock.now = max(device.clock.now, device.step().due)
+        steps += 1
+        assert steps < 60
+    assert device.keys.made < 30
+    device.reface([])
+    device.live_until_active()

@@ -302,10 +302,18 @@ def _pending(identity: Identity, event: ev.EnrollmentPending, now: Moment) -> Id
         resume=event.resume,
         deadline=identity.transaction.deadline or event.deadline,
     )
-    # An answer ends the row of failures; the last one stays visible until the credential works.
-    since = now.now if identity.schedule.trouble else None
-    schedule = replace(identity.schedule, due=event.due, attempts=0, since=since)
+    # An answer ends a row of failures to get one, but not of those that come of the answers. The last
+    # failure stays visible until the credential works.
+    trouble = identity.schedule.trouble
+    attempts = 0 if trouble is None or _heals(trouble) else identity.schedule.attempts
+    since = now.now if trouble else None
+    schedule = replace(identity.schedule, due=event.due, attempts=attempts, since=since)
     return replace(identity, transaction=transaction, schedule=schedule)
+
+
+def _heals(trouble: Trouble) -> bool:
+    """Whether *trouble* was only that the server did not answer, or had no time."""
+    return trouble.code.startswith("transport.") or trouble.code.endswith(".unavailable")
 
 
 def _staged(identity: Identity, event: ev.CertificateIssued, _now: Moment) -> Identity:
