@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from discovery.links import Host, Net, need_namespaces, until
+from discovery.links import Host, Net, until
 from discovery.parties import Maker, registrar
 from tools import need
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _namespaces() -> None:
-    need_namespaces()
-
-
-@pytest.fixture
-def net() -> Iterator[Net]:
-    with Net() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def maker(tmp_path_factory: pytest.TempPathFactory) -> Maker:
-    return Maker.found(tmp_path_factory.mktemp("maker") / "works")
 
 
 class Avahi:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from discovery.links import Host, Net, Process, need_namespaces
+from discovery.links import Host, Net, Process
 from discovery.parties import Maker, Pledge, registrar
 
 
@@ -39,22 +39,6 @@ class Town:
         )
         assert json.loads(process.line())["interfaces"] == ["eth0"]
         return process
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _namespaces() -> None:
-    need_namespaces()
-
-
-@pytest.fixture
-def net() -> Iterator[Net]:
-    with Net() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def maker(tmp_path_factory: pytest.TempPathFactory) -> Maker:
-    return Maker.found(tmp_path_factory.mktemp("maker") / "works")
 
 
 def test_a_registrar_found_by_multicast_dns(net: Net, maker: Maker, tmp_path: Path) -> None:

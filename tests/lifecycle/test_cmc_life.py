@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from holdfast.host.store import StateStore
 from holdfast.life.record import CredentialState, TransactionState
 from holdfast.wire import cms
 from holdfast.wire.cmc import vocabulary as words
 from holdfast.wire.cmc.messages import read_data
 from holdfast_sim.cmc_desk import CmcPolicy
 from holdfast_sim.site import Server, Site
+from lifecycle.cuts import PowerCut, cut_after
 from lifecycle.device import Device
 
 PLAIN = "http://registrar.example:8080/cmc"
@@ -127,10 +127,6 @@ def test_a_lie_is_no_reason_to_go_down(tmp_path: Path, fault: str) -> None:
 # --- power cuts ------------------------------------------------------------------------------------------
 
 
-class PowerCut(BaseException):
-    """Not an Exception: nothing in the agent may catch it."""
-
-
 @pytest.mark.parametrize("policy", [CmcPolicy(), CmcPolicy(polls=1), CmcPolicy(confirm=True)])
 def test_a_power_cut_at_any_point_of_a_first_boot(tmp_path: Path, policy: CmcPolicy) -> None:
     """Before and after every commit and every message: the same transaction goes on, and issues once."""
@@ -151,31 +147,6 @@ def test_a_power_cut_at_any_point_of_a_first_boot(tmp_path: Path, policy: CmcPol
         assert transaction.confirmed == policy.confirm, point
         assert gateway.keys.refs() == {gateway.identity.credential.key}, point
     assert cuts > 20
-
-
-def cut_after(patch: pytest.MonkeyPatch, left: list[int]) -> None:
-    """Raise at the point with that number: around each commit, and around what the server sees."""
-
-    def tick() -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise PowerCut
-
-    commit, answer = StateStore.commit, Site.answer
-
-    def commits(store: StateStore, record: Any) -> None:
-        tick()
-        commit(store, record)
-        tick()
-
-    def answers(site: Site, server: Server, request: Any, peer: Any) -> Any:
-        tick()
-        result = answer(site, server, request, peer)
-        tick()
-        return result
-
-    patch.setattr(StateStore, "commit", commits)
-    patch.setattr(Site, "answer", answers)
 
 
 def test_the_renewal_is_signed_by_what_it_renews(tmp_path: Path) -> None:

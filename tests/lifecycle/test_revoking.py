@@ -19,9 +19,9 @@ from holdfast.worker.links import Connection
 from holdfast.worker.revoking import BY_OPERATOR, Revocation, Revoked
 from holdfast_sim.cmp_desk import CmpPolicy
 from holdfast_sim.world import StandingPolicy
+from lifecycle.cuts import PowerCut, cut_after
 from lifecycle.device import Device
 from lifecycle.test_acme_rung import AcmeDevice
-from lifecycle.test_cmc_life import PowerCut, cut_after
 
 CMC = "{cmc: {url: 'http://registrar.example:8080/cmc'}}"
 LADDERS = ["{cmc: {}}", CMC, "{cmp: {}}", "{cmp: {url: 'http://registrar.example:8080'}}", "{est: {}}"]

@@ -14,7 +14,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from holdfast.host.store import StateStore
 from holdfast.host.transport import Channel, Link
 from holdfast.keys.api import KeyRef, KeySpec
 from holdfast.life.record import Provenance, TransactionState
@@ -28,6 +27,7 @@ from holdfast_sim.link import InProcessTransport
 from holdfast_sim.scep_authority import ScepPolicy
 from holdfast_sim.site import Server, Site
 from lifecycle import soft_keys
+from lifecycle.cuts import PowerCut, cut_after
 from lifecycle.device import Device
 from years.keys import private_key
 
@@ -267,10 +267,6 @@ def test_the_csr_of_a_pending_transaction_is_durable(tmp_path: Path) -> None:
     assert gateway.identity.transaction == before
 
 
-class PowerCut(BaseException):
-    """Not an Exception: nothing in the agent may catch it."""
-
-
 @pytest.mark.parametrize("decryption", [RSA, "decryption: transport-key"])
 def test_a_power_cut_at_any_point_of_a_first_boot(tmp_path: Path, decryption: str) -> None:
     """Before and after every commit and every message: the same transaction goes on, and issues once."""
@@ -279,7 +275,7 @@ def test_a_power_cut_at_any_point_of_a_first_boot(tmp_path: Path, decryption: st
         gateway = Gateway(tmp_path / str(point), ladder=f"[{{scep: {{url: '{SCEP}', {decryption}}}}}]")
         left = [point]
         with pytest.MonkeyPatch.context() as patch:
-            _cut_after(patch, left)
+            cut_after(patch, left)
             patch.setattr(soft_keys, "private_key", _same_key)  # RSA keys take their time
             try:
                 gateway.step()
@@ -297,31 +293,6 @@ def test_a_power_cut_at_any_point_of_a_first_boot(tmp_path: Path, decryption: st
 @cache
 def _same_key(algorithm: KeyAlgorithm) -> SigningKey:
     return private_key(algorithm)
-
-
-def _cut_after(patch: pytest.MonkeyPatch, left: list[int]) -> None:
-    """Raise at the point with that number: around each commit, and around what the server sees."""
-
-    def tick() -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise PowerCut
-
-    commit, answer = StateStore.commit, Site.answer
-
-    def commits(store: StateStore, record: Any) -> None:
-        tick()
-        commit(store, record)
-        tick()
-
-    def answers(site: Site, server: Server, request: Any, peer: Any) -> Any:
-        tick()
-        result = answer(site, server, request, peer)
-        tick()
-        return result
-
-    patch.setattr(StateStore, "commit", commits)
-    patch.setattr(Site, "answer", answers)
 
 
 def test_a_change_of_root_is_followed_over_the_link_between_the_roots(tmp_path: Path) -> None:

@@ -80,11 +80,10 @@ class Desk:
         """Print a label again, and write down for whom. Raises ConfigError ``factory.label``."""
         if self._spool is None:
             raise ConfigError("factory.label", "this screen has no printer: start it with --labels DIR")
-        found = self._reading.find(serial)
-        printed = labels.render(self.label(serial), "zpl")
-        assert found is not None
-        self._book.printed(found.unit, printed, by=operator, again=True)
-        write_file(self._spool / labels.file_name(found.serial, "zpl"), printed)
+        label = self.label(serial)
+        printed = labels.render(label, "zpl")
+        self._book.printed(label.unit, printed, by=operator, again=True)
+        write_file(self._spool / labels.file_name(label.serial, "zpl"), printed)
 
     def export(self, audience: str, now: datetime) -> bytes:
         """The signed manifest for one of the AUDIENCES. Raises ConfigError ``factory.export``."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from holdfast.wire.algorithms import accepted_key
-from holdfast.wire.certificates import LIBRARY_ERRORS
 from holdfast.wire.cmc import vocabulary as words
 from holdfast.wire.cmc.answer import Reply
 from holdfast.wire.cmc.controls import CertificateId, RevokeRequest, get_crl
@@ -16,6 +13,7 @@ from holdfast.wire.cmc.conversation import Conversation, described
 from holdfast.wire.cmc.outcome import refusal, worst
 from holdfast.wire.errors import RemoteProtocolError, TrustError
 from holdfast.wire.model import Exchange, Moment, Rejected
+from holdfast.wire.retrieved import certificate_of, crl_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +47,7 @@ def certificate(
     reply = yield from conversation.ask([(words.GET_CERT, wanted)], now, simple=True)
     if (refused := _refused(reply)) is not None:
         return refused
-    for found in reply.certificates:
-        if found.serial_number == serial and _signed_by(found, issuer):
-            return found
-    raise TrustError("cmc.get-cert", "the answer is not the certificate that was asked for")
+    return certificate_of(reply.certificates, issuer, serial, "cmc.get-cert")
 
 
 def revocation_list(
@@ -66,31 +61,9 @@ def revocation_list(
         return refused
     if not reply.crls:
         raise TrustError("cmc.get-crl", "no CRL is in the answer", clause="RFC 10002 §6.10")
-    return _crl(reply.crls[0], issuer, now)
-
-
-def _crl(der: bytes, issuer: x509.Certificate, now: Moment) -> x509.CertificateRevocationList:
-    try:
-        crl = x509.load_der_x509_crl(der)
-        right = crl.issuer == issuer.subject and crl.is_signature_valid(accepted_key(issuer))
-        end = crl.next_update_utc
-    except (*LIBRARY_ERRORS, InvalidSignature) as error:
-        raise TrustError("cmc.get-crl", f"unreadable: {str(error)[:200]}") from error
-    if not right:
-        raise TrustError("cmc.get-crl", "the CA did not sign this CRL")
-    if end is not None and end < (now.now if now.trusted else now.floor):
-        raise TrustError("cmc.get-crl", f"this CRL ended at {end}", clause="RFC 5280 §5.1.2.5")
-    return crl
+    return crl_of(reply.crls[0], issuer, now, "cmc.get-crl")
 
 
 def _refused(reply: Reply) -> Rejected | None:
     status = worst(reply.statuses)
     return None if status is None or status.status is words.Status.SUCCESS else refusal(status)
-
-
-def _signed_by(found: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        found.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
