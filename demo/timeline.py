@@ -11,6 +11,8 @@ from holdfast_factory.tpm_meter import Command
 LABELS: Final = {
     "PrepareAttempt": "connect to an unknown registrar, sign the voucher request",
     "RequestVoucher": "voucher: whose device is this?",
+    "SeekRegistrars": "look for a registrar on the network",
+    "MeetRegistrar": "is that the domain's registrar?",
     "Discover": "{protocol}: the CA's certificates and wishes",
     "MakeRequest": "new key in its hardware, CSR",
     "Enroll": "{protocol}: the certificate",

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from secrets import token_bytes
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.host.config import DiscoverySettings
 from holdfast.host.discovery.gathering import Findings
+from holdfast.host.transport import Channel, Link
+from holdfast.life.record import DomainState
 from holdfast.life.search import Source
 from holdfast.wire.discovery.announced import Announced, Role
+from holdfast.wire.errors import TransportError
 from holdfast.worker.ports import Environment
 from holdfast.worker.step import Step, StepReport
-from lifecycle.device import REGISTRAR, Device
+from holdfast_sim.link import InProcessTransport
+from holdfast_sim.site import Server, Site
+from holdfast_sim.world import World
+from lifecycle.cuts import PowerCut, cut_after
+from lifecycle.device import REGISTRAR, SERIAL, Device
 
 GOOD = (Source.MDNS, Announced("registrar.example", 8443, Role.PROXY, "good"))
 DEAD = (Source.MDNS, Announced("dead.example", 1, Role.PROXY, "dead"))
@@ -107,3 +116,193 @@ def test_the_makers_registrar_is_not_met_provisionally(tmp_path: Path, fault: st
     (refusal,) = finder.device.record.search.refusals
     assert refusal.code.startswith("chain.")
     assert refusal.distrusted
+
+
+# --- the registrar moves while the device belongs to it ------------------------------------------------
+
+LATER = "later.example"
+LIAR = "liar.example"
+
+
+class Moving(Finder):
+    """A device whose registrar moves, and a liar who answers. ``met``: who was connected to."""
+
+    def __init__(self, directory: Path, *faults: str) -> None:
+        super().__init__(Device(directory, faults=faults), GOOD)
+        self.liar = Site(
+            World.create(
+                lambda: self.device.clock.now, token_bytes, manufacturer=self.device.world.manufacturer
+            )
+        )
+        self.at = {"registrar.example": self.device.site}
+        self.met: list[str] = []
+
+    def move(self, *where: str) -> None:
+        """The registrar is at *where* alone, and mdns says so; the liar answers everywhere else."""
+        self.at = dict.fromkeys(where, self.device.site)
+
+    def open(self, channel: Channel) -> Link:
+        self.met.append(channel.host)
+        if channel.host not in self.at:
+            raise TransportError("transport.unreachable", f"{channel.host}: connection refused")
+        servers: dict[tuple[str, int], Server] = {(channel.host, channel.port): "registrar"}
+        return InProcessTransport(self.at[channel.host], servers).open(channel)
+
+    @property
+    def environment(self) -> Environment:
+        return replace(super().environment, transport=self)
+
+    def announce(self, *hosts: str) -> None:
+        self.found = tuple((Source.MDNS, Announced(h, 8443, Role.PROXY, h)) for h in hosts)
+
+    def live(self, steps: int = 6, generation: int = 1) -> None:
+        """Step at each due time, until there is a certificate of that *generation*."""
+        for _ in range(steps):
+            due = self.step().due
+            if self.device.identity.credential.generation >= generation:
+                break
+            self.device.clock.now = max(self.device.clock.now, due)
+
+
+def vouched_and_left(tmp_path: Path, *faults: str) -> Moving:
+    """A device that has its voucher, and whose registrar went away before the first certificate."""
+    moving = Moving(tmp_path, *faults, "cacerts:drop-before:1")
+    moving.step()
+    record = moving.device.record
+    assert record.domain.state is DomainState.VOUCHED
+    assert not moving.device.active
+    moving.at = {}
+    return moving
+
+
+def test_a_registrar_that_moves_after_the_voucher_is_found_again(tmp_path: Path) -> None:
+    moving = vouched_and_left(tmp_path)
+    voucher = moving.device.record.domain.voucher
+    moving.move(LATER)
+    moving.announce(LATER)
+    moving.device.pass_time(timedelta(minutes=11))
+    moving.live()
+    record = moving.device.record
+    assert moving.device.active
+    assert record.domain.registrar == f"{LATER}:8443"
+    assert record.domain.voucher == voucher
+    assert record.search.good is not None
+    assert record.search.good.endpoint == f"{LATER}:8443"
+
+
+def test_a_liar_who_answers_for_a_moved_registrar_is_refused_and_the_voucher_kept(tmp_path: Path) -> None:
+    moving = vouched_and_left(tmp_path)
+    voucher = moving.device.record.domain.voucher
+    moving.at = {LIAR: moving.liar}
+    moving.announce(LIAR)
+    moving.device.pass_time(timedelta(minutes=11))
+    moving.live(2)
+    record = moving.device.record
+    assert LIAR in moving.met
+    assert len(moving.liar.transcript) == 0
+    assert record.domain.state is DomainState.VOUCHED
+    assert record.domain.voucher == voucher
+    assert record.domain.registrar == REGISTRAR
+    refusal = record.search.refusal_of(f"{LIAR}:8443")
+    assert refusal is not None
+    assert (refusal.code.partition(".")[0], refusal.distrusted) == ("chain", True)
+    # The honest one comes back elsewhere, behind the liar in the announcements.
+    moving.at |= {LATER: moving.device.site}
+    moving.announce(LIAR, LATER)
+    moving.device.pass_time(timedelta(minutes=11))
+    moving.live()
+    assert moving.device.active
+    assert moving.device.record.domain.registrar == f"{LATER}:8443"
+    assert moving.device.record.domain.voucher == voucher
+
+
+def test_a_stranger_with_the_registrars_old_address_does_not_cost_the_voucher(tmp_path: Path) -> None:
+    """A new lease: somebody else has the address now, and the registrar another."""
+    moving = vouched_and_left(tmp_path)
+    voucher = moving.device.record.domain.voucher
+    moving.at = {"registrar.example": moving.liar, LATER: moving.device.site}
+    moving.announce("registrar.example", LATER)
+    moving.device.pass_time(timedelta(minutes=11))
+    moving.live()
+    assert moving.device.active
+    assert moving.device.record.domain.voucher == voucher
+    assert len(moving.liar.transcript) == 0
+
+
+def test_a_domain_that_is_gone_is_given_up_after_one_search(tmp_path: Path) -> None:
+    """Nobody shows its certificates any more: whose the device is, is asked anew, and not for ever sought."""
+    moving = vouched_and_left(tmp_path)
+    voucher = moving.device.record.domain.voucher
+    moving.at = {"registrar.example": moving.liar}
+    moving.liar.world.sell(SERIAL)
+    moving.device.pass_time(timedelta(minutes=11))
+    moving.live(8)
+    assert moving.device.active
+    assert moving.device.record.domain.voucher != voucher
+
+
+def test_a_renewal_finds_the_registrar_where_it_moved_to(tmp_path: Path) -> None:
+    moving = Moving(tmp_path)
+    moving.step()
+    first = moving.device.identity.credential
+    moving.move(LATER)
+    moving.announce(LATER)
+    moving.device.pass_time(timedelta(days=80))
+    moving.live(generation=2)
+    assert moving.device.identity.credential.generation == first.generation + 1
+    assert moving.device.record.domain.registrar == f"{LATER}:8443"
+
+
+def test_a_moved_registrar_is_not_sought_at_each_attempt(tmp_path: Path) -> None:
+    moving = vouched_and_left(tmp_path)
+    moving.found = ()
+    moving.device.pass_time(timedelta(minutes=11))
+    began, searches = moving.device.clock.now, len(moving.searches)
+    moving.live(20)
+    tens = (moving.device.clock.now - began) // timedelta(minutes=10)
+    assert 1 <= len(moving.searches) - searches <= min(20, tens + 1)
+    assert moving.device.record.domain.state is DomainState.VOUCHED
+
+
+def test_of_two_configured_registrars_the_other_serves(tmp_path: Path) -> None:
+    moving = Moving(tmp_path)
+    moving.device.settings = replace(
+        moving.device.settings, registrars=(REGISTRAR, f"{LATER}:8443"), discovery=None
+    )
+    moving.step()
+    assert moving.device.active
+    moving.move(LATER)
+    moving.device.pass_time(timedelta(days=80))
+    moving.live(generation=2)
+    assert moving.device.record.domain.registrar == f"{LATER}:8443"
+    assert moving.device.identity.credential.generation == 2
+    assert moving.searches == []
+
+
+def test_power_cuts_while_the_registrar_is_sought_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Around each commit and each request: the next steps end at the registrar, with the same voucher."""
+    points = 0
+    for point in range(200):
+        moving = vouched_and_left(tmp_path / str(point))
+        voucher = moving.device.record.domain.voucher
+        moving.at = {LIAR: moving.liar, LATER: moving.device.site}
+        moving.announce(LIAR, LATER)
+        moving.device.pass_time(timedelta(minutes=11))
+        left = [point]
+        with monkeypatch.context() as patch:
+            cut_after(patch, left)
+            try:
+                moving.live(2)
+            except PowerCut:
+                points += 1
+        moving.live()
+        record = moving.device.record
+        assert moving.device.active, point
+        assert record.domain.voucher == voucher, point
+        assert record.domain.registrar == f"{LATER}:8443", point
+        if left[0] >= 0:
+            break
+    assert points > 15
+    assert left[0] >= 0

@@ -86,6 +86,7 @@ def _sources(view: View) -> str:
 
 
 _ALWAYS: Mapping[type[ev.Effect], str] = {
+    ev.MeetRegistrar: "see whether the place that was found is our domain's registrar",
     ev.Enroll: "send the request and check the certificate that comes",
     ev.Resume: "ask again for the answer to the request that was sent",
     ev.ProveCredential: "use the new certificate in a real connection; only then it replaces the old",

@@ -12,6 +12,7 @@ _WORDS: Final = {
     "SeekRegistrars": "looking for a registrar on the network",
     "PrepareAttempt": "meeting the registrar",
     "RequestVoucher": "asking whose device this is",
+    "MeetRegistrar": "seeing whether that is the domain's registrar",
     "Discover": "reading the CA's certificates and wishes",
     "MakeRequest": "making a key and the request",
     "Enroll": "sending the request",

@@ -82,6 +82,39 @@ class BootstrapInterrupted:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistrarLost:
+    """Our domain's registrar is not where it was: out of reach, or somebody else answers there
+    (``distrusted``)."""
+
+    trouble: Trouble
+    distrusted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MeetingDue:
+    """A step began while places wait that may be our domain's registrar, or (``seek``) before the search for
+    them was over."""
+
+    seek: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRefused:
+    """That place is not our domain's registrar, or nobody answers there. ``last``: no other waits."""
+
+    trouble: Trouble
+    distrusted: bool = False
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrarFound:
+    """A server of our domain, by the anchors that we hold, answers at ``endpoint``."""
+
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
 class DomainLost:
     """The domain no longer takes this device, and no credential is left: find out again whose it is."""
 
@@ -340,6 +373,10 @@ DomainEvent = (
     | VoucherAccepted
     | BootstrapFailed
     | BootstrapInterrupted
+    | RegistrarLost
+    | MeetingDue
+    | CandidateRefused
+    | RegistrarFound
     | DomainLost
 )
 IdentityEvent = (
@@ -392,6 +429,11 @@ class PrepareAttempt:
 @dataclass(frozen=True, slots=True)
 class RequestVoucher:
     """Send the prepared voucher request, on the same connection or to the same certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeetRegistrar:
+    """See whether the next place that was found shows a certificate of our domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,7 +494,7 @@ class RetireKeys:
     """Destroy the keys that no part of the record needs any more."""
 
 
-DomainEffect = SeekRegistrars | PrepareAttempt | RequestVoucher
+DomainEffect = SeekRegistrars | PrepareAttempt | RequestVoucher | MeetRegistrar
 RungEffect = Discover | MakeRequest | Enroll | Resume | ProveCredential | AskHint | RetireKeys
 """What is done on a rung of the ladder, or has to do with the keys of one."""
 IdentityEffect = RungEffect | Deploy | RunHook | CheckStanding

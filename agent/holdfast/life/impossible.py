@@ -122,7 +122,12 @@ DOMAIN_NEVER: Final[tuple[DomainNever, ...]] = (
         )
     ),
     DomainNever(ev.CandidatesFound, frozenset({_D.PROVISIONAL}), "one of them is being asked"),
-    DomainNever(ev.CandidatesFound, frozenset({_D.VOUCHED}), "the device belongs to somebody"),
+    *(
+        DomainNever(
+            event, frozenset({_D.NONE, _D.PROVISIONAL}), "no domain is there whose registrar it could be"
+        )
+        for event in (ev.RegistrarLost, ev.MeetingDue, ev.CandidateRefused, ev.RegistrarFound)
+    ),
     DomainNever(ev.DomainLost, frozenset({_D.NONE, _D.PROVISIONAL}), "there is no domain to lose"),
 )
 

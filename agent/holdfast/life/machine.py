@@ -113,6 +113,35 @@ def _bootstrap_failed(record: DeviceRecord, event: ev.BootstrapFailed, _now: Mom
     return replace(record, domain=Domain(), schedule=schedule, search=search)
 
 
+def _registrar_lost(record: DeviceRecord, event: ev.RegistrarLost, now: Moment) -> DeviceRecord:
+    what, where = event.trouble, record.domain.registrar
+    refusal = Refusal(where, what.code, what.detail, what.at, event.distrusted)
+    search = replace(refused(record.search, refusal), waiting=(), at=None)  # the search is still to come
+    domain = (
+        replace(record.domain, doubted=now.now)
+        if event.distrusted
+        else replace(record.domain, sought=now.now)
+    )
+    return replace(record, domain=domain, search=search)
+
+
+def _candidate_refused(record: DeviceRecord, event: ev.CandidateRefused, _now: Moment) -> DeviceRecord:
+    search, what = took(record.search), event.trouble
+    where = search.trying.endpoint if search.trying is not None else ""
+    refusal = Refusal(where, what.code, what.detail, what.at, event.distrusted)
+    return replace(record, search=refused(search, refusal))
+
+
+def _registrar_found(record: DeviceRecord, event: ev.RegistrarFound, _now: Moment) -> DeviceRecord:
+    """What waits for the registrar waits no longer if it is at another place than it was."""
+    moved = replace(record, search=proved(took(record.search)))
+    if event.endpoint == record.domain.registrar:
+        return moved
+    for entry in record.identities:
+        moved = moved.with_identity(replace(entry, schedule=replace(entry.schedule, due=None)))
+    return replace(moved, domain=replace(moved.domain, registrar=event.endpoint))
+
+
 def _domain_lost(record: DeviceRecord, event: ev.DomainLost, _now: Moment) -> DeviceRecord:
     """A domain that vouches for the device and then does not serve it must not have the first turn again."""
     search, what = record.search, event.trouble
@@ -165,6 +194,29 @@ DOMAIN_TABLE: Final[tuple[DomainRow, ...]] = (
         lambda event: (ev.PrepareAttempt(),) if event.due is None else (),
     ),
     DomainRow(_UNVOUCHED, ev.BootstrapInterrupted, None, _interrupted, _nothing),
+    DomainRow(frozenset({_D.VOUCHED}), ev.RegistrarLost, None, _registrar_lost, _always(ev.SeekRegistrars())),
+    DomainRow(
+        frozenset({_D.VOUCHED}),
+        ev.CandidatesFound,
+        None,
+        _found,
+        lambda event: (ev.MeetRegistrar(),) if event.candidates else (),
+    ),
+    DomainRow(
+        frozenset({_D.VOUCHED}),
+        ev.MeetingDue,
+        None,
+        _same,
+        lambda event: (ev.SeekRegistrars() if event.seek else ev.MeetRegistrar(),),
+    ),
+    DomainRow(
+        frozenset({_D.VOUCHED}),
+        ev.CandidateRefused,
+        None,
+        _candidate_refused,
+        lambda event: () if event.last else (ev.MeetRegistrar(),),
+    ),
+    DomainRow(frozenset({_D.VOUCHED}), ev.RegistrarFound, None, _registrar_found, _nothing),
     DomainRow(frozenset({_D.VOUCHED}), ev.DomainLost, _D.NONE, _domain_lost, _nothing),
 )
 

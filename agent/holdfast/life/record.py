@@ -90,7 +90,8 @@ class Domain:
     VOUCHED: ``anchors`` came by voucher or later by cacerts; ``intermediates`` only help to build a path
     and are never trusted by themselves; ``retired`` anchors never come back. ``floor`` is the latest time
     that the domain has vouched for: it goes with the domain, so that one that dates its certificates in the
-    year 9999 locks out itself alone.
+    year 9999 locks out itself alone. ``sought`` is when its registrar was last
+    sought anew because nobody answered at its place, ``doubted`` when because somebody else did.
     """
 
     state: DomainState = DomainState.NONE
@@ -106,6 +107,8 @@ class Domain:
     intermediates: tuple[bytes, ...] = field(default=(), repr=False)
     floor: datetime | None = None
     retired: tuple[Retired, ...] = ()
+    sought: datetime | None = None
+    doubted: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

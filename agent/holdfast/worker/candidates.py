@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from holdfast.host.config import Settings
-from holdfast.life.record import DeviceRecord, Domain
+from holdfast.life import events as ev
+from holdfast.life.record import DeviceRecord, Domain, DomainState
 from holdfast.life.search import next_up
 from holdfast.wire.discovery.announced import Role
 from holdfast.worker.agenda import registrar_in_turn
@@ -13,6 +14,18 @@ def must_seek(record: DeviceRecord, settings: Settings) -> bool:
     """Whether a bootstrap begins with a search: nobody is being asked, and nobody waits to be."""
     free = record.domain == Domain()
     return settings.discovery is not None and free and next_up(record.search) is None
+
+
+def domain_opening(record: DeviceRecord, settings: Settings, *, waits: bool) -> ev.DomainEvent | None:
+    """With what a step begins the domain's part: a bootstrap, unless it *waits*, or what a power cut left of
+    a search for the registrar of our domain."""
+    domain = record.domain
+    if domain.state is not DomainState.VOUCHED:
+        return None if waits else ev.BootstrapDue(must_seek(record, settings))
+    begun = domain.sought is not None or domain.doubted is not None
+    if begun and record.search.at is None:
+        return ev.MeetingDue(seek=True)
+    return ev.MeetingDue() if next_up(record.search) is not None else None
 
 
 def whom_to_ask(record: DeviceRecord, settings: Settings) -> str:

@@ -50,7 +50,7 @@ from holdfast.worker.attestation import AttestationOffice
 from holdfast.worker.bootstrap import factory_client
 from holdfast.worker.certificates import certificates_of, load_chain
 from holdfast.worker.deployment import Deployer
-from holdfast.worker.links import Client, Connection, Endpoint, Ground
+from holdfast.worker.links import Client, Connection, Endpoint, Ground, domain_ground
 from holdfast.worker.ports import Environment
 from holdfast.worker.proof import prove
 from holdfast.worker.rungs import Rung
@@ -309,8 +309,7 @@ class Enrollment:
         )
 
     def _ground(self, record: DeviceRecord) -> Ground:
-        domain = record.domain
-        return Ground(domain.anchors, certificates_of(domain.anchors), load_chain(domain.intermediates))
+        return domain_ground(record.domain)
 
     def _server_ground(self, record: DeviceRecord) -> Ground:
         """By what the server of this rung is trusted."""

@@ -8,10 +8,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from holdfast.host.transport import Anchored, Channel, Link, Plain, Provisional, secured
-from holdfast.life.record import Anchor, Provenance
+from holdfast.life.record import Anchor, Domain, Provenance
 from holdfast.wire.chain import Rule, validate
 from holdfast.wire.errors import ConfigError, TrustError
 from holdfast.wire.model import Chain, Moment, SigningKey
+from holdfast.worker.certificates import certificates_of, load_chain
 from holdfast.worker.ports import Transport
 
 DEFAULT_PORT: Final = 443
@@ -90,6 +91,11 @@ class Ground:
         return tuple(c for anchor, c in pairs if (anchor.provenance is Provenance.VOUCHER) is pinned)
 
 
+def domain_ground(domain: Domain) -> Ground:
+    """On what a server of *domain* is trusted."""
+    return Ground(domain.anchors, certificates_of(domain.anchors), load_chain(domain.intermediates))
+
+
 class Connection:
     """Keeps one link open between the effects of a step, because EST may continue where BRSKI stopped.
 
@@ -165,11 +171,13 @@ class Connection:
         *,
         tls_unique: bool = False,
         under: str = "",
+        patience: float | None = None,
     ) -> Link:
         """A connection to a server of the domain; the open one where it serves.
 
         *tls_unique* asks for a connection that has that channel binding, which caps it at TLS 1.2. *under*
         names another *ground* than the domain's: what was trusted by one is not used for the other.
+        *patience*: seconds until it must stand.
         """
         ref = client.ref if client else under
         link = self.session_with(endpoint)
@@ -189,6 +197,7 @@ class Connection:
                 trust,
                 (client.chain, client.key) if client else None,
                 max_tls12=tls_unique,
+                patience=patience,
             ),
         )
 

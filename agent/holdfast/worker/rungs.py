@@ -70,6 +70,18 @@ class Rung:
     attestation: AttestationSettings | None = None
 
 
+def at_registrar(settings: IdentitySettings, name: str) -> bool:
+    """Whether the rung *name* leads to the domain's registrar, and not to a server that is configured."""
+    protocol: ProtocolSettings = settings.protocols[settings.rungs.index(name)]
+    match protocol:
+        case EstSettings():
+            return protocol.url is None
+        case CmpSettings() | CmcSettings():
+            return protocol.origin is None
+        case _:
+            return False
+
+
 Asker = Callable[[], tuple[Chain, SigningKey]]
 """Who asks, when it is needed: the identity that signs messages before there is a request."""
 

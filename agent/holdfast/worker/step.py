@@ -49,7 +49,7 @@ from holdfast.worker.agenda import (
 from holdfast.worker.allowance import allowance, allowed
 from holdfast.worker.ascent import Ascent
 from holdfast.worker.bootstrap import Bootstrap
-from holdfast.worker.candidates import must_seek
+from holdfast.worker.candidates import domain_opening
 from holdfast.worker.certificates import certificates_of, load_chain
 from holdfast.worker.deployment import Deployer
 from holdfast.worker.dropped import dropped_due, settle
@@ -57,7 +57,8 @@ from holdfast.worker.enrollment import Enrollment, RefusedError, unheard
 from holdfast.worker.links import Connection, Endpoint
 from holdfast.worker.ports import Doing, Environment, Trace
 from holdfast.worker.proof import PROOF_ATTEMPTS, proof_refused, tell_of_failure
-from holdfast.worker.rungs import Rung, rung_of
+from holdfast.worker.relocation import Relocation, may_have_moved
+from holdfast.worker.rungs import Rung, at_registrar, rung_of
 from holdfast.worker.setbacks import (
     EARLY_ATTEMPTS,
     PATIENCE_WITH_TIME,
@@ -135,8 +136,9 @@ class Step:
     def _round(self, connection: Connection) -> None:
         hasten, self._hasten = self._hasten, False  # an attempt that fails again has a wait of its own
         domain_waits = waiting(self._record.schedule, self._now(), hasten=hasten)
-        if self._record.domain.state is not DomainState.VOUCHED and not domain_waits:
-            self._play(connection, ev.BootstrapDue(must_seek(self._record, self._env.settings)), None)
+        whose = domain_opening(self._record, self._env.settings, waits=domain_waits)
+        if whose is not None:
+            self._play(connection, whose, None)
         for settings in self._in_turn():
             if self._record.domain.state is not DomainState.VOUCHED:
                 return
@@ -254,6 +256,10 @@ class Step:
     def _domain_effect(self, connection: Connection, effect: ev.DomainEffect) -> Iterator[ev.DomainEvent]:
         bootstrap = Bootstrap(self._env, connection)
         match effect:
+            case ev.SeekRegistrars() if self._record.domain.state is DomainState.VOUCHED:
+                yield Relocation(self._env, connection).seek(self._record, self._now())
+            case ev.MeetRegistrar():
+                yield Relocation(self._env, connection).meet(self._record, self._now())
             case ev.SeekRegistrars():
                 yield from bootstrap.seek(self._record, self._now())
             case ev.PrepareAttempt():
@@ -370,6 +376,16 @@ class Step:
             yield ev.ProofRefused(what, due)
         else:
             yield ev.AttemptFailed(what, due)
+        yield from self._place_or_domain(effect, settings, ascent, error)
+
+    def _place_or_domain(
+        self, effect: ev.IdentityEffect, settings: IdentitySettings, ascent: Ascent, error: HoldfastError
+    ) -> Iterator[ev.DomainEvent]:
+        """What *error* says of the registrar's place, or of the whole domain."""
+        now, entry = self._now(), self._record.identity(settings.name)
+        if self._registrar_moved(effect, settings, ascent, error, now):
+            yield ev.RegistrarLost(trouble(error, now), distrusted=isinstance(error, TrustError))
+            return
         elsewhere = isinstance(effect, ev.ProveCredential) and settings.verify_url is not None
         elsewhere = elsewhere or ascent.lower or ascent.outside
         patient = _shows_ended(entry) or (
@@ -380,6 +396,23 @@ class Step:
             after = believed(self._env.clock, alone.proven, alone.time_floor)
             due = next_attempt(entry.schedule, error, after, self._env.random)
             yield ev.DomainLost(trouble(error, after), due)
+
+    def _registrar_moved(
+        self,
+        effect: ev.IdentityEffect,
+        settings: IdentitySettings,
+        ascent: Ascent,
+        error: HoldfastError,
+        now: Moment,
+    ) -> bool:
+        """Whether *error* was met at the registrar's place, and is reason to look for it elsewhere."""
+        if not isinstance(effect, ev.RungEffect) or not at_registrar(settings, ascent.rung):
+            return False
+        if isinstance(effect, ev.ProveCredential) and settings.verify_url is not None:
+            return False
+        asked = self._env.settings
+        choices = len(asked.registrars) if asked.discovery is None else 2
+        return may_have_moved(self._record, error, now, choices)
 
     def _not_deployed(
         self, entry: Identity, settings: IdentitySettings, error: HoldfastError, now: Moment

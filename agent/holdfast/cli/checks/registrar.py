@@ -14,8 +14,8 @@ from holdfast.host.transport import Anchored, Channel, Limits, Plain, Provisiona
 from holdfast.life.record import Anchor, DeviceRecord, DomainState
 from holdfast.wire.errors import ConfigError, RemoteProtocolError, TransportError, TrustError
 from holdfast.wire.model import Chain, Moment
-from holdfast.worker.certificates import certificates_of, load_chain
-from holdfast.worker.links import Endpoint, Ground
+from holdfast.worker.certificates import certificates_of
+from holdfast.worker.links import Endpoint, Ground, domain_ground
 from holdfast.worker.rungs import rung_of
 
 PATIENCE: Final = 10.0
@@ -97,11 +97,7 @@ def _trust(
     domain = record.domain
     if domain.state is not DomainState.VOUCHED:
         return Provisional()
-    ground = (
-        Ground(anchors, certificates_of(anchors), ())
-        if anchors
-        else Ground(domain.anchors, certificates_of(domain.anchors), load_chain(domain.intermediates))
-    )
+    ground = Ground(anchors, certificates_of(anchors), ()) if anchors else domain_ground(domain)
 
     def check(chain: Chain) -> None:
         ground.check(chain, endpoint.host, now)
