@@ -31,6 +31,12 @@ def enrolled(town: Town) -> Hardware:
     return first_boot(town, town.unpack(clock="trusted"))
 
 
+@pytest.fixture(scope="session")
+def enrolled_persistent(town: Town) -> Hardware:
+    """The same with its keys in the TPM's own memory."""
+    return first_boot(town, town.unpack(clock="trusted", storage="persistent"))
+
+
 def first_boot(town: Town, hardware: Hardware) -> Hardware:
     with town.power_on(hardware) as gateway:
         gateway.settled()

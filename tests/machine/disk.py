@@ -102,6 +102,13 @@ def check(disk: Path) -> None:
     run("e2fsck", "-f", "-n", disk)
 
 
+def recover(disk: Path) -> None:
+    """Do as a boot does after a power cut: replay the journal. Fail if that is not enough."""
+    done = subprocess.run(["e2fsck", "-p", disk], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    check(disk)
+
+
 def _overlay(stack: ExitStack, base: Path) -> Path:
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-")))
     layers, root = directory / "layers", directory / "root"

@@ -21,11 +21,14 @@ from typing import Any
 PATIENCE = float(os.environ.get("MACHINE_PATIENCE", "240"))
 """Seconds that anything in the guest may take; a busy host emulates it slowly."""
 
+STARTED = "cfdaad9fd7ba492dbeff5c9760cdacec"
 ACTIVE = "f49ea1c3e244432abc1c40818520b54d"
 OPERATOR = "21d5bdfa56d64d90abc0e03cf7f4ecd2"
+FAILED = "695fccd598dd47d5be89672570538877"
 BROKEN = "3305c73b38ab403f96a6803775c2ed17"
 FATAL = (OPERATOR, BROKEN)
 """A person must act, or a worker broke: nothing that a test waits for comes after that."""
+CLOCK_SET = "db69af0bcf0941ec82f875617b44158c"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,10 @@ class Done:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a gateway is made of. *port*: of the host, where the guest's broker can be reached."""
+    """What a gateway is made of. *port*: of the host, where the guest's broker can be reached.
+
+    *log*: a file into which each write and flush of the disk goes, for :mod:`machine.cache`.
+    """
 
     disk: Path
     tpm: Path
@@ -62,6 +68,7 @@ class Hardware:
     append: str = ""
     rtc: str = "utc"
     port: int = 0
+    log: Path | None = None
 
 
 class Gateway:
@@ -122,7 +129,14 @@ class Gateway:
         command += ["-initrd", str(hardware.debian / "initrd.gz")]
         command += ["-append", f"console=ttyS0 quiet mitigations=off {hardware.append}"]
         command += ["-blockdev", f"driver=file,node-name=file,filename={hardware.disk}"]
-        command += ["-blockdev", "driver=raw,node-name=disk,file=file"]
+        if hardware.log is not None:
+            command += ["-blockdev", f"driver=file,node-name=log,filename={hardware.log}"]
+            command += [
+                "-blockdev",
+                "driver=blklogwrites,node-name=disk,file=file,log=log,log-sector-size=512",
+            ]
+        else:
+            command += ["-blockdev", "driver=raw,node-name=disk,file=file"]
         command += ["-device", "virtio-blk-pci,drive=disk"]
         command += ["-netdev", f"user,id=lan{forward}", "-device", "virtio-net-pci,netdev=lan,romfile="]
         command += [
@@ -160,6 +174,13 @@ class Gateway:
         self.start("systemctl poweroff")
         assert self._qemu.wait(PATIENCE) == 0, self.console()
         self._tpm.wait(PATIENCE)  # QEMU tells it to end
+
+    def cut_after(self, seconds: float) -> None:
+        """Power goes away in so many seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self._qemu.wait(seconds)
+        assert self.running, f"QEMU ended by itself: {self.console()}"
+        self.pull_the_plug()
 
     def start(self, command: str) -> None:
         """Begin a command in it, and go on; nothing can be asked afterwards."""
@@ -213,6 +234,10 @@ class Gateway:
             lambda e: e.get("MESSAGE").startswith("state: ") and e.get("MESSAGE").endswith(" ldevid active"),
             start=start,
         )
+
+    def trouble(self) -> Entry:
+        """The first entry of a step that failed."""
+        return self.wait_for("trouble", lambda e: e.get("MESSAGE_ID") in {FAILED, OPERATOR})
 
     def unit_started(self, unit: str) -> Entry:
         """The entry that says that *unit* runs."""

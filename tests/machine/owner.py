@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -13,12 +14,16 @@ from pathlib import Path
 
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from holdfast.wire.model import HttpRequest
 from holdfast_factory.authority import Product, init_factory
 from holdfast_factory.device import Device, make_device
 from holdfast_factory.ek import EK_AUTHORITY
 from holdfast_factory.swtpm import Swtpm
+from holdfast_sim import transcript
+from holdfast_sim.answers import Answer, Peer
 from holdfast_sim.manufacturer import Manufacturer
 from holdfast_sim.serve import Running, running_server
+from holdfast_sim.transcript import Transcript
 from holdfast_sim.world import EstPolicy, VoucherPolicy, World
 from lifecycle.tpm_contents import handles
 from machine import disk
@@ -40,6 +45,29 @@ identities:
   - name: ldevid
     deploy: {{group: mosquitto, mode: "0640", key-mode: "0640"}}
 """
+
+
+class Requests(Transcript):
+    """The transcript, and a bell that rings with each of its entries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self._bell = threading.Condition()
+
+    def add(
+        self, at: datetime, server: str, peer: Peer, request: HttpRequest, answer: Answer
+    ) -> transcript.Entry:
+        entry = super().add(at, server, peer, request, answer)
+        with self._bell:
+            self.count += 1
+            self._bell.notify_all()
+        return entry
+
+    def wait_for(self, number: int, seconds: float) -> None:
+        """Until *number* requests were answered in all."""
+        with self._bell:
+            assert self._bell.wait_for(lambda: self.count >= number, seconds), f"{self.count} of {number}"
 
 
 class ServerClock:
@@ -66,6 +94,7 @@ class Town:
     device: Device
     running: Running
     clock: ServerClock
+    requests: Requests
     shipped: frozenset[int]
     made: int = 0
 
@@ -101,6 +130,9 @@ class Town:
         disk.copy(hardware.disk, place / "disk")
         return replace(hardware, disk=place / "disk", tpm=place / "tpm")
 
+    def scrap(self, hardware: Hardware) -> None:
+        shutil.rmtree(hardware.disk.parent)
+
     def power_on(self, hardware: Hardware, *, append: str = "") -> Gateway:
         """With a right clock, unless *hardware* says another."""
         return Gateway(replace(hardware, append=append), hardware.disk.parent)
@@ -128,10 +160,11 @@ def founded(home: Path) -> Iterator[Town]:
             ),
             vouchers=VoucherPolicy(open_ledger=True),
         )
-        running = stack.enter_context(running_server(world))
+        requests = Requests()
+        running = stack.enter_context(running_server(world, transcript=requests))
         debian = disk.debian()
         disk.build(home / "disk", debian, home / "device", f"10.0.2.2 {REGISTRAR}")
-        yield Town(home, debian, device, running, clock, shipped)
+        yield Town(home, debian, device, running, clock, requests, shipped)
 
 
 def free_port() -> int:
