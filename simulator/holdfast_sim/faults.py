@@ -73,6 +73,8 @@ VOUCHER_KINDS = frozenset(
         "garbage-pin",
         "future-created-on",
         "assertion",  # value=logged
+        "est-domain",  # value=another EST server than the one that belongs there
+        "no-est-domain",
         "unknown-leaf",  # harmless: must be ignored
         "id-data",  # harmless: eContentType id-data, as in every voucher seen in the wild
         "foreign-signer",  # signed under a root that nobody knows

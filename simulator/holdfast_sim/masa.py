@@ -141,7 +141,7 @@ def _claim_ownership(world: World, claim: Claim) -> None:
 
 
 def _voucher(world: World, claim: Claim) -> Voucher:
-    pinned = _pinned(world, claim.path)
+    pinned = vouchers.pinned(world, claim.path)
     nonceless = claim.pledge.nonce is None
     now = world.now()
     # A nonce makes the voucher fresh; without one only an end of its life does (RFC 8366 §5.3).
@@ -156,16 +156,6 @@ def _voucher(world: World, claim: Claim) -> Voucher:
         idevid_issuer=aki(claim.idevid),
         domain_cert_revocation_checks=False,
     )
-
-
-def _pinned(world: World, path: Chain) -> x509.Certificate:
-    match world.vouchers.pin:
-        case "root":
-            return path[-1]
-        case "issuing":
-            return path[min(1, len(path) - 1)]
-        case "registrar":
-            return path[0]
 
 
 def _audit_log(world: World, claim: Claim) -> HttpResponse:

@@ -34,7 +34,7 @@ def handle(world: World, masa: Masa, request: HttpRequest, peer: Peer) -> HttpRe
             return _voucher(world, masa, request, peer)
         case "voucher_status" | "enrollstatus" as operation:
             require_method(request, "POST")
-            return _status(world, operation, request, peer)
+            return note_status(world, operation, request, peer)
         case _:
             raise Refused(404, "no such BRSKI operation")
 
@@ -110,7 +110,8 @@ def _as_client(world: World) -> Peer:
     return Peer(world.domain.registrar.chain, world.manufacturer.masa.chain)
 
 
-def _status(world: World, operation: str, request: HttpRequest, peer: Peer) -> HttpResponse:
+def note_status(world: World, operation: str, request: HttpRequest, peer: Peer) -> HttpResponse:
+    """Telemetry (RFC 8995 §5.7, §5.9.4). Raises Refused."""
     require_type(request, TELEMETRY_TYPE)
     client = identify(world, peer)
     if client is None:

@@ -10,6 +10,7 @@ from typing import Literal
 from holdfast.wire.errors import ConfigError, HoldfastError
 from holdfast.wire.model import Chain, HttpRequest, HttpResponse
 
+from . import cloud as cloud_registrar
 from . import cmc, cmp, est, masa, registrar, scep, standing
 from .acme import server as acme
 from .answers import MAX_BODY, Answer, Delivery, Peer, Refused, header, ok_json, path_of, require_size
@@ -20,21 +21,28 @@ from .misdelivery import serve
 from .transcript import Transcript
 from .world import World
 
-Server = Literal["registrar", "masa", "application", "plain"]
+Server = Literal["registrar", "masa", "application", "plain", "cloud"]
 
 
 class Site:
     """All servers over one world. One request is handled at a time; calls may come from any thread.
 
     ``registrar`` speaks BRSKI and EST on one port, as RFC 8995 wants, and CMP, CMC and SCEP beside them;
-    ``plain`` has no TLS and speaks those three, whose messages protect themselves. ``application`` stands for
-    what the device is there for: it wants an LDevID and says whose it saw.
+    ``plain`` has no TLS and speaks those three, whose messages protect themselves. ``cloud`` is the
+    maker's registrar, at as many names as are wanted. ``application`` stands for what the device is there for:
+    it wants an LDevID and says whose it saw.
     """
 
     def __init__(
-        self, world: World, faults: Iterable[Fault] = (), *, transcript: Transcript | None = None
+        self,
+        world: World,
+        faults: Iterable[Fault] = (),
+        *,
+        transcript: Transcript | None = None,
+        cloud: cloud_registrar.Cloud | None = None,
     ) -> None:
         self.world = world
+        self.cloud = cloud or cloud_registrar.Cloud()
         self.faults = FaultPlan(faults)
         self.transcript = transcript if transcript is not None else Transcript()
         self._lock = Lock()
@@ -52,7 +60,7 @@ class Site:
     def server_credential(self, server: Server) -> Credential:
         """What a new connection to *server* is shown. Asking is the occasion of ``swap-certificate``."""
         match server:
-            case "masa":
+            case "masa" | "cloud":
                 return self.world.masa_tls
             case "application":
                 return self.world.domain.application
@@ -68,7 +76,7 @@ class Site:
         name = path.rpartition("/")[2]
         if server == "masa":
             name = "masa-requestvoucher" if name == "requestvoucher" else name
-        elif server != "application" and cmp.serves(request):
+        elif server not in ("application", "cloud") and cmp.serves(request):
             name = CMP
         elif server in ("registrar", "plain") and cmc.serves(self.world, request):
             name = CMC
@@ -92,6 +100,8 @@ class Site:
     def _route(self, server: Server, request: HttpRequest, peer: Peer) -> HttpResponse:
         if server == "masa":
             return masa.handle(self.world, self.faults, request, peer)
+        if server == "cloud":
+            return cloud_registrar.handle(self.world, self.faults, self.cloud, request, peer)
         if server == "application":
             return _application(self.world, request, peer)
         if server == "plain" and path_of(request) in standing.PATHS:

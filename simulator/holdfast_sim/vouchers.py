@@ -9,12 +9,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from asn1crypto import cms as asn1_cms
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.wire import cms, oids
 from holdfast.wire.brski.messages import Voucher
+from holdfast.wire.model import Chain
 
 from .ca import Credential
 from .faults import Fault, FaultPlan
@@ -45,6 +47,17 @@ def sign(world: World, plan: FaultPlan, voucher: Voucher) -> bytes:
     if plan.due(WHERE, "tampered"):
         signed = _tampered(signed, leaves)
     return signed
+
+
+def pinned(world: World, path: Chain) -> x509.Certificate:
+    """Which certificate of the chain *path*, leaf first, the voucher pins."""
+    match world.vouchers.pin:
+        case "root":
+            return path[-1]
+        case "issuing":
+            return path[min(1, len(path) - 1)]
+        case "registrar":
+            return path[0]
 
 
 def _signer(world: World, plan: FaultPlan) -> Credential:
@@ -122,6 +135,10 @@ def _remove(name: str) -> Callable[[Leaves, World, Fault], None]:
     return spoil
 
 
+def _est_domain(leaves: Leaves, _: World, fault: Fault) -> None:
+    leaves["est-domain"] = fault.text("value", "")
+
+
 def _assertion(leaves: Leaves, _: World, fault: Fault) -> None:
     leaves["assertion"] = fault.text("value", "logged")
 
@@ -140,5 +157,7 @@ _LEAF_FAULTS: dict[str, Callable[[Leaves, World, Fault], None]] = {
     "garbage-pin": _replace("pinned-domain-cert", b64encode(b"no certificate").decode()),
     "future-created-on": _future,
     "assertion": _assertion,
+    "est-domain": _est_domain,
+    "no-est-domain": _remove("est-domain"),
     "unknown-leaf": _replace("example:unknown", {"of": ["no", "meaning"]}),
 }

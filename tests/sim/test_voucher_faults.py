@@ -19,7 +19,7 @@ from holdfast_sim.faults import VOUCHER_KINDS, Fault
 from holdfast_sim.tls import pem
 from sim.actors import HOST, PORT, START, Bench, Channel, Provisional, drive
 
-HARMLESS = {"unknown-leaf", "id-data", "assertion"}
+HARMLESS = {"unknown-leaf", "id-data", "assertion", "est-domain", "no-est-domain"}
 REFUSED = {
     "expired": "voucher.nonceless",
     "foreign-signer": "voucher.signer-chain",

@@ -49,18 +49,20 @@ class VoucherPending:
 
 @dataclass(frozen=True, slots=True)
 class RegistrarMoved:
-    """The registrar pointed to another origin, and this is the first time (RFC 8995 §5.6)."""
+    """The registrar pointed to another origin, and may (RFC 8995 §5.6, draft-ietf-anima-brski-cloud-16)."""
 
     location: str
 
 
 @dataclass(frozen=True, slots=True)
 class VoucherAccepted:
-    """Every check of the voucher held, the registrar's own chain included."""
+    """Every check of the voucher held, the registrar's own chain included. ``est_server``: it came from the
+    maker's cloud and names this server in the registrar's place."""
 
     voucher: bytes = field(repr=False)
     anchor: Anchor
     seen: datetime | None = None
+    est_server: str = ""
 
 
 @dataclass(frozen=True, slots=True)

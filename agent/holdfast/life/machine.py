@@ -68,6 +68,7 @@ def _prepared(record: DeviceRecord, event: ev.AttemptPrepared, _now: Moment) -> 
         state=_D.PROVISIONAL,
         registrar=event.registrar,
         redirected=record.domain.redirected,
+        visited=record.domain.visited,
         nonce=event.nonce,
         pvr=event.pvr,
         registrar_certificate=event.registrar_certificate,
@@ -87,13 +88,15 @@ def _voucher_pending(record: DeviceRecord, event: ev.VoucherPending, _now: Momen
 
 
 def _moved(record: DeviceRecord, event: ev.RegistrarMoved, _now: Moment) -> DeviceRecord:
-    return replace(record, domain=Domain(registrar=event.location, redirected=True))
+    visited = (*record.domain.visited, record.domain.registrar)
+    return replace(record, domain=Domain(registrar=event.location, redirected=True, visited=visited))
 
 
 def _vouched(record: DeviceRecord, event: ev.VoucherAccepted, _now: Moment) -> DeviceRecord:
     domain = Domain(
         state=_D.VOUCHED,
-        registrar=record.domain.registrar,
+        registrar=event.est_server or record.domain.registrar,
+        est_domain=bool(event.est_server),
         voucher=event.voucher,
         anchors=(event.anchor,),
         floor=event.seen,

@@ -85,13 +85,14 @@ class Domain:
     PROVISIONAL: an attempt with *registrar* is under way; ``pvr`` is the signed voucher request that is
     sent again unchanged after a 202, ``registrar_certificate`` the end-entity certificate that it names,
     ``nonce`` its nonce as the JSON string, ``polls`` counts the 202 answers to it. ``redirected`` says that
-    the registrar is one that another registrar sent us to: that happens once at most.
+    the registrar is one that another registrar sent us to, and ``visited`` which ones did, first to last.
 
     VOUCHED: ``anchors`` came by voucher or later by cacerts; ``intermediates`` only help to build a path
     and are never trusted by themselves; ``retired`` anchors never come back. ``floor`` is the latest time
     that the domain has vouched for: it goes with the domain, so that one that dates its certificates in the
-    year 9999 locks out itself alone. ``sought`` is when its registrar was last
-    sought anew because nobody answered at its place, ``doubted`` when because somebody else did.
+    year 9999 locks out itself alone. ``est_domain``: *registrar* is the EST server that the voucher names.
+    ``sought`` is when the registrar was last sought anew because nobody answered at its place, ``doubted``
+    when because somebody else did.
     """
 
     state: DomainState = DomainState.NONE
@@ -107,6 +108,8 @@ class Domain:
     intermediates: tuple[bytes, ...] = field(default=(), repr=False)
     floor: datetime | None = None
     retired: tuple[Retired, ...] = ()
+    visited: tuple[str, ...] = ()
+    est_domain: bool = False
     sought: datetime | None = None
     doubted: datetime | None = None
 

@@ -15,10 +15,11 @@ from holdfast.life.record import Anchor, DeviceRecord, Provenance
 from holdfast.life.renewal import later, patience
 from holdfast.wire.brski import client as brski
 from holdfast.wire.brski.verify import VoucherTrust
-from holdfast.wire.errors import HoldfastError, KeyStoreError, TransportError, TrustError
+from holdfast.wire.chain import Rule, validate
+from holdfast.wire.errors import HoldfastError, KeyStoreError, RemoteProtocolError, TransportError, TrustError
 from holdfast.wire.model import Moment, Moved, Pending, Rejected
-from holdfast.worker.candidates import in_the_cloud, last_of_all, whom_to_ask
-from holdfast.worker.certificates import read_certificates
+from holdfast.worker.candidates import by_the_cloud, last_of_all, whom_to_ask
+from holdfast.worker.certificates import load_chain, read_certificates
 from holdfast.worker.links import Client, Connection, Endpoint
 from holdfast.worker.ports import Environment, FactoryIdentity
 from holdfast.worker.seeking import nobody, seek
@@ -26,6 +27,9 @@ from holdfast.worker.setbacks import lies, next_attempt, trouble
 
 PATIENCE: Final = timedelta(days=4)
 """How long one voucher request is repeated after 202 (RFC 8995 §5.6)."""
+
+MOST_REDIRECTS: Final = 24
+"""From the maker's registrar to the owner's: "in the dozens" (draft-ietf-anima-brski-cloud-16 §3.3.1)."""
 
 FACTORY: Final = "idevid"
 
@@ -77,9 +81,10 @@ class Bootstrap:
 
     def _meet(self, record: DeviceRecord, endpoint: Endpoint, client: Client, now: Moment) -> Link:
         """The maker's own registrar is never met provisionally: he gave the anchors with the device. Where it
-        sends us is met as any other registrar (draft-ietf-anima-brski-cloud)."""
+        sends us is met as any other registrar, and what those anchors say of it decides how much it may say
+        (draft-ietf-anima-brski-cloud-16 §3.3.1)."""
         anchors = self._env.settings.manufacturer.cloud_anchors
-        if anchors is None or not in_the_cloud(record):
+        if anchors is None or not by_the_cloud(record) or record.domain.redirected:
             return self._connection.provisional(endpoint, client, self._patience)
         return self._connection.web(endpoint, client, read_certificates(anchors), now, self._patience)
 
@@ -97,7 +102,9 @@ class Bootstrap:
         try:
             factory = self._env.factory()
             link = self._link_to_same_registrar(record, factory, now)
-            outcome = drive(brski.obtain(attempt, self._trust(factory), secured(link), now), link)
+            cloud = self._is_cloud(record, link, now)
+            exchange = brski.obtain(attempt, self._trust(factory), secured(link), now, cloud=cloud)
+            outcome = drive(exchange, link)
         except KeyStoreError as error:
             return self._interrupted(record, error, now)
         except TransportError as error:
@@ -111,13 +118,15 @@ class Bootstrap:
             case Rejected():
                 return self._failed(record, outcome, now)
             case Moved(location):
-                return self._moved(record, location, now)
-        link.authenticate()
+                return self._moved(record, location, now, cloud=cloud)
+        if not outcome.est_server:
+            link.authenticate()
         pinned = outcome.pinned.public_bytes(Encoding.DER)
         return ev.VoucherAccepted(
             voucher=outcome.voucher,
             anchor=Anchor(pinned, Provenance.VOUCHER, now.now),
             seen=outcome.created_on,
+            est_server=outcome.est_server,
         )
 
     def _link_to_same_registrar(self, record: DeviceRecord, factory: FactoryIdentity, now: Moment) -> Link:
@@ -149,17 +158,45 @@ class Bootstrap:
             assertions=manufacturer.assertions,
         )
 
-    def _moved(self, record: DeviceRecord, location: str, now: Moment) -> ev.DomainEvent:
-        if record.domain.redirected:
-            again = TrustError(
-                "brski.redirect-again", f"redirected twice, now to {location}", clause="RFC 8995 §5.6"
-            )
-            return self._failed(record, again, now)
+    def _is_cloud(self, record: DeviceRecord, link: Link, now: Moment) -> bool:
+        """Whether the maker's anchors vouch for the server, by its name: the maker's own registrar, or one on
+        the way from it to our owner's."""
+        anchors = self._env.settings.manufacturer.cloud_anchors
+        if anchors is None or not by_the_cloud(record):
+            return False
+        host = Endpoint.parse(record.domain.registrar).host
         try:
-            target = Endpoint.parse(location)
+            shown = load_chain(secured(link).peer_chain)
+            validate(shown, read_certificates(anchors), now, Rule.tls_server(host, allow_cmcra=False))
+        except (TrustError, RemoteProtocolError, ValueError):
+            return False
+        return True
+
+    def _moved(self, record: DeviceRecord, location: str, now: Moment, *, cloud: bool) -> ev.DomainEvent:
+        """Whether to follow. Of registrars for which nobody vouches, one may send us on, once; of those for
+        which the maker's anchors do, a chain may, in which none comes twice."""
+        visited = (*record.domain.visited, record.domain.registrar)
+        try:
+            target = str(Endpoint.parse(location))
+            if by_the_cloud(record) and not cloud:
+                raise TrustError(
+                    "brski.redirect-unvalidated",
+                    f"{record.domain.registrar} sends us to {target}, but the maker's anchors do not know it",
+                    clause="draft-ietf-anima-brski-cloud-16 §3.3.1",
+                )
+            if record.domain.redirected and not cloud:
+                raise TrustError(
+                    "brski.redirect-again", f"redirected twice, now to {target}", clause="RFC 8995 §5.6"
+                )
+            if target in visited or len(visited) > MOST_REDIRECTS:
+                raise RemoteProtocolError(
+                    "brski.redirect-loop",
+                    f"redirected to {target} after {len(visited)} registrars",
+                    clause="draft-ietf-anima-brski-cloud-16 §3.3.1",
+                )
         except HoldfastError as error:
             return self._failed(record, error, now)
-        return ev.RegistrarMoved(str(target))
+        return ev.RegistrarMoved(target)
 
     def _failed(
         self, record: DeviceRecord, cause: HoldfastError | Rejected, now: Moment

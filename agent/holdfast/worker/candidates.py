@@ -36,10 +36,10 @@ def whom_to_ask(record: DeviceRecord, settings: Settings) -> str:
     return candidate.endpoint if candidate is not None else ""
 
 
-def in_the_cloud(record: DeviceRecord) -> bool:
-    """Whether the one in turn is the maker's own registrar, and not one that it sent us to."""
+def by_the_cloud(record: DeviceRecord) -> bool:
+    """Whether the one in turn is the maker's own registrar, or one that it sent us to."""
     candidate = next_up(record.search)
-    return candidate is not None and candidate.role is Role.CLOUD and not record.domain.redirected
+    return candidate is not None and candidate.role is Role.CLOUD
 
 
 def last_of_all(record: DeviceRecord, settings: Settings) -> bool:

@@ -296,7 +296,7 @@ class Enrollment:
             if not peer:
                 raise TrustError("tls.plain", "plain HTTP shows no certificate to try new anchors on")
             intermediates = tuple(c for c in offer.ca_certificates if c.issuer != c.subject)
-            ground = Ground(anchors, certificates_of(anchors), intermediates)
+            ground = Ground(anchors, certificates_of(anchors), intermediates, record.domain.est_domain)
             ground.check(peer, self._rung.endpoint.host, now)
 
         return adopt(

@@ -68,6 +68,7 @@ class Ground:
     anchors: tuple[Anchor, ...]
     certificates: Chain
     intermediates: Chain
+    est_domain: bool = False
 
     def check(self, chain: Chain, host: str, now: Moment) -> None:
         """Raises TrustError unless *chain* belongs to a server of the domain.
@@ -75,7 +76,8 @@ class Ground:
         Under the CA's own anchors, and under the operator's, it must be called *host*. Under the certificate
         that the voucher pinned the certificate decides and not the name: the pledge has the registrar's
         address from an unauthenticated discovery (RFC 8995 §5.6.2). That one is held beside the others while
-        they do not reach the registrar.
+        they do not reach the registrar. An EST server that the voucher names (``est_domain``) is called so,
+        unless the pinned certificate is its very own (draft-ietf-anima-brski-cloud-16 §4.2).
         """
         presented = (*chain, *self.intermediates)
         pinned, named = self._of(pinned=True), self._of(pinned=False)
@@ -84,7 +86,13 @@ class Ground:
         except TrustError:
             if not pinned:
                 raise
-            validate(presented, pinned, now, Rule.tls_server_any_name())
+            own = chain[0] in pinned
+            rule = (
+                Rule.tls_server(host, allow_cmcra=False)
+                if self.est_domain and not own
+                else Rule.tls_server_any_name()
+            )
+            validate(presented, pinned, now, rule)
 
     def _of(self, *, pinned: bool) -> Chain:
         pairs = zip(self.anchors, self.certificates, strict=True)
@@ -93,7 +101,9 @@ class Ground:
 
 def domain_ground(domain: Domain) -> Ground:
     """On what a server of *domain* is trusted."""
-    return Ground(domain.anchors, certificates_of(domain.anchors), load_chain(domain.intermediates))
+    return Ground(
+        domain.anchors, certificates_of(domain.anchors), load_chain(domain.intermediates), domain.est_domain
+    )
 
 
 class Connection:

@@ -118,19 +118,19 @@ def request_voucher(
 
 
 def obtain(
-    attempt: Attempt, trust: VoucherTrust, tls: TlsInfo, now: Moment
+    attempt: Attempt, trust: VoucherTrust, tls: TlsInfo, now: Moment, *, cloud: bool = False
 ) -> Exchange[Vouched | Pending | Rejected | Moved]:
     """:func:`request_voucher`, then tell the registrar how its voucher was received (RFC 8995 §5.7).
 
     That telemetry is a courtesy: if it cannot be delivered, a good voucher is as good, and a refused one
     raises its own error. The registrar learns
-    the code alone: it may be an attacker.
+    the code alone: it may be an attacker. *cloud*: as for :func:`~holdfast.wire.brski.verify.verify_voucher`.
     """
     answer = yield from _ask(attempt, tls, now)
     if not isinstance(answer, HttpResponse):
         return answer
     try:
-        vouched = _judge(answer, attempt, trust, tls, now)
+        vouched = _judge(answer, attempt, trust, tls, now, cloud=cloud)
     except (TrustError, RemoteProtocolError) as failure:
         try:
             yield from report_voucher_status(ok=False, code=failure.code)
@@ -215,7 +215,13 @@ def _request(target: str, attempt: Attempt) -> HttpRequest:
 
 
 def _judge(
-    response: HttpResponse, attempt: Attempt, trust: VoucherTrust, tls: TlsInfo, now: Moment
+    response: HttpResponse,
+    attempt: Attempt,
+    trust: VoucherTrust,
+    tls: TlsInfo,
+    now: Moment,
+    *,
+    cloud: bool = False,
 ) -> Vouched:
     kind, _ = http.media_type(response)
     if kind in {"text/html", "application/xhtml+xml"}:
@@ -224,7 +230,9 @@ def _judge(
         raise RemoteProtocolError("voucher.media-type", kind[:80], clause="RFC 8995 §5.6")
     if len(response.body) > VOUCHER_LIMIT:
         raise RemoteProtocolError("voucher.too-large", f"{len(response.body)} octets")
-    return verify_voucher(response.body, nonce=attempt.nonce, trust=trust, peer_chain=tls.peer_chain, now=now)
+    return verify_voucher(
+        response.body, nonce=attempt.nonce, trust=trust, peer_chain=tls.peer_chain, now=now, cloud=cloud
+    )
 
 
 def _words(response: HttpResponse) -> str:

@@ -120,7 +120,11 @@ class RegistrarVoucherRequest:
 
 @dataclass(frozen=True, slots=True)
 class Voucher:
-    """What a MASA says (RFC 8366 §5.3). Only the serial number is mandatory; policy judges the rest."""
+    """What a MASA says (RFC 8366 §5.3). Only the serial number is mandatory; policy judges the rest.
+
+    ``est_domain``: the EST server to enroll at, in the voucher of a cloud registrar
+    (draft-ietf-anima-brski-cloud-16 §2.3; the leaf is of draft-ietf-anima-rfc8366bis).
+    """
 
     serial_number: str
     pinned_domain_cert: bytes | None = field(default=None, repr=False)
@@ -131,6 +135,7 @@ class Voucher:
     idevid_issuer: bytes | None = None
     domain_cert_revocation_checks: bool | None = None
     last_renewal_date: datetime | None = None
+    est_domain: str | None = None
 
     def encode(self) -> bytes:
         leaves = {
@@ -143,6 +148,7 @@ class Voucher:
             "pinned-domain-cert": write_binary(self.pinned_domain_cert),
             "domain-cert-revocation-checks": self.domain_cert_revocation_checks,
             "last-renewal-date": write_moment(self.last_renewal_date),
+            "est-domain": self.est_domain,
         }
         return write_object(leaves, wrapper=_VOUCHER)
 
@@ -160,6 +166,7 @@ class Voucher:
             idevid_issuer=leaves.binary("idevid-issuer"),
             domain_cert_revocation_checks=leaves.boolean("domain-cert-revocation-checks"),
             last_renewal_date=leaves.moment("last-renewal-date"),
+            est_domain=leaves.text("est-domain"),
         )
 
 

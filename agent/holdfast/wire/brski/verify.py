@@ -7,9 +7,11 @@ before its signature and signer hold, and nothing is trusted before the last che
 from __future__ import annotations
 
 import hmac
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
+from urllib.parse import urlsplit
 
 from cryptography import x509
 
@@ -24,6 +26,7 @@ VOUCHER_LIMIT: Final = 64 * 1024  # octets of CMS
 CHAIN_LIMIT: Final = 10  # certificates that a registrar may show
 CLOCK_SKEW: Final = timedelta(minutes=5)  # how far a MASA's clock may run ahead of a trusted one
 _CERTIFICATE_LIMIT: Final = 16 * 1024  # octets
+_HOST: Final = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.?)+|[0-9a-f:.]{2,45}")
 _SIGNER_CODES: Final = {"chain.pin": "voucher.signer-pin", "chain.device": "voucher.signer-is-device"}
 
 ASSERTIONS: Final = frozenset({"verified", "logged", "proximity"})
@@ -55,12 +58,15 @@ class Vouched:
 
     ``pinned`` is the domain's certificate, a temporary trust anchor; ``registrar_chain`` the path from the
     certificate that the registrar showed in TLS to it; ``created_on`` a verified statement of time.
+    ``est_server``: ``host:port`` of the EST server to enroll at, for which the pinned certificate vouches.
+    The registrar, for which the maker's anchors did, is not under it, and ``registrar_chain`` is empty.
     """
 
     voucher: bytes = field(repr=False)
     pinned: x509.Certificate
     registrar_chain: Chain
     created_on: datetime | None
+    est_server: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +81,18 @@ class _Case:
 
 
 def verify_voucher(
-    der: bytes, *, nonce: str, trust: VoucherTrust, peer_chain: tuple[bytes, ...], now: Moment
+    der: bytes,
+    *,
+    nonce: str,
+    trust: VoucherTrust,
+    peer_chain: tuple[bytes, ...],
+    now: Moment,
+    cloud: bool = False,
 ) -> Vouched:
     """Judge the CMS *der* as the answer to the request with *nonce*, sent to the server with *peer_chain*.
 
-    *peer_chain* is DER, leaf first, as seen in the provisional handshake. Raises TrustError or
+    *peer_chain* is DER, leaf first, as seen in the handshake. *cloud*: the maker's own anchors have
+    authenticated that server, so its voucher may name an EST server elsewhere. Raises TrustError or
     RemoteProtocolError ``voucher.<what failed>``.
     """
     signed = check_signature(der)
@@ -89,6 +102,8 @@ def verify_voucher(
     for check in CONTENT_CHECKS:
         check(case)
     pinned = check_pinned_domain_cert(case.voucher)
+    if cloud and case.voucher.est_domain is not None:
+        return Vouched(der, pinned, (), case.voucher.created_on, check_est_domain(case.voucher.est_domain))
     path = check_registrar_chain(peer_chain, pinned, now)
     return Vouched(der, pinned, path, case.voucher.created_on)
 
@@ -209,6 +224,28 @@ def check_pinned_domain_cert(voucher: Voucher) -> x509.Certificate:
     if voucher.pinned_domain_cert is None:
         raise TrustError("voucher.pinned-domain-cert", "absent", clause="RFC 8995 §5.6.1")
     return _certificate(voucher.pinned_domain_cert, "voucher.pinned-domain-cert")
+
+
+def check_est_domain(said: str) -> str:
+    """``host:port`` of the EST server that the voucher names: a name, an address or an https URI of no
+    more than that (the draft's flow has a name, rfc8366bis a URI)."""
+    try:
+        parts = urlsplit(said if "://" in said else f"https://{said}")
+        host, port = parts.hostname or "", parts.port or 443
+    except ValueError as error:
+        raise _no_est_domain(said) from error
+    more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme != "https" or more or not _HOST.fullmatch(host):
+        raise _no_est_domain(said)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _no_est_domain(said: str) -> RemoteProtocolError:
+    return RemoteProtocolError(
+        "voucher.est-domain",
+        f"{said[:80]!a} is no https server",
+        clause="draft-ietf-anima-brski-cloud-16 §4.2",
+    )
 
 
 def check_registrar_chain(peer_chain: tuple[bytes, ...], pinned: x509.Certificate, now: Moment) -> Chain:
