@@ -29,8 +29,8 @@ class Site:
 
     ``registrar`` speaks BRSKI and EST on one port, as RFC 8995 wants, and CMP, CMC and SCEP beside them;
     ``plain`` has no TLS and speaks those three, whose messages protect themselves. ``cloud`` is the
-    maker's registrar, at as many names as are wanted. ``application`` stands for what the device is there for:
-    it wants an LDevID and says whose it saw.
+    maker's registrar, at as many names as are wanted. ``application`` stands for what the device is there
+    for: it wants an LDevID and says whose it saw.
     """
 
     def __init__(

@@ -188,9 +188,15 @@ class Bootstrap:
                 raise TrustError(
                     "brski.redirect-again", f"redirected twice, now to {target}", clause="RFC 8995 §5.6"
                 )
-            if target in visited or len(visited) > MOST_REDIRECTS:
+            if target in visited:
                 raise RemoteProtocolError(
                     "brski.redirect-loop",
+                    f"redirected to {target}, where it was before",
+                    clause="draft-ietf-anima-brski-cloud-16 §3.3.1",
+                )
+            if len(visited) > MOST_REDIRECTS:
+                raise RemoteProtocolError(
+                    "brski.redirect-limit",
                     f"redirected to {target} after {len(visited)} registrars",
                     clause="draft-ietf-anima-brski-cloud-16 §3.3.1",
                 )
