@@ -136,7 +136,7 @@ def _remove(name: str) -> Callable[[Leaves, World, Fault], None]:
 
 
 def _est_domain(leaves: Leaves, _: World, fault: Fault) -> None:
-    leaves["est-domain"] = fault.text("value", "")
+    leaves["est-domain"] = fault.text("value", "est.example")
 
 
 def _assertion(leaves: Leaves, _: World, fault: Fault) -> None:
