@@ -40,6 +40,7 @@ class Addresses:
     masa: tuple[str, int]
     application: tuple[str, int]
     plain: tuple[str, int]
+    cloud: tuple[str, int]
 
     @property
     def est_url(self) -> str:
