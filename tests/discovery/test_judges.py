@@ -126,7 +126,7 @@ def test_unicast_dns_sd_by_dnsmasq(net: Net, maker: Maker, tmp_path: Path) -> No
     assert told["state"] == "domain vouched, ldevid active", told
 
 
-@pytest.mark.parametrize("kind", ["http", "socks5"])
+@pytest.mark.parametrize("kind", ["http", "http with a password", "socks5"])
 def test_all_traffic_through_a_proxy_by_others(net: Net, maker: Maker, tmp_path: Path, kind: str) -> None:
     """tinyproxy and microsocks, on a host between two links: the pledge has no route to the owner."""
     net.link("floor")
@@ -135,9 +135,13 @@ def test_all_traffic_through_a_proxy_by_others(net: Net, maker: Maker, tmp_path:
     between = net.host("between", eth0=("floor", "10.9.0.2/24"), eth1=("office", "10.9.1.2/24"))
     owner = net.host("owner", eth0=("office", "10.9.1.1/24"))
     runs = registrar(owner, tmp_path / "owner", maker, "--host", "10.9.1.1")
+    password = kind.endswith("password")
+    kind = kind.partition(" ")[0]
     if kind == "http":
         config = tmp_path / "tinyproxy.conf"
         config.write_text("Port 3128\nListen 10.9.0.2\nTimeout 60\nMaxClients 8\n")
+        if password:
+            config.write_text(f"{config.read_text()}BasicAuth gateway hunter2\n")
         between.start(need("tinyproxy", "tinyproxy"), "-d", "-c", str(config))
     else:
         between.start(need("microsocks", "microsocks"), "-i", "10.9.0.2", "-p", "3128")
@@ -145,6 +149,14 @@ def test_all_traffic_through_a_proxy_by_others(net: Net, maker: Maker, tmp_path:
     named = f"registrars: ['10.9.1.1:{runs.port}']\n"
     straight = maker.pledge(tmp_path / "straight", named)
     assert straight.agent(pledge, "step")["trouble"]["code"] == "transport.unreachable"
-    device = maker.pledge(tmp_path / "pledge", f"{named}proxy: {kind}://10.9.0.2:3128\n")
+    proxied = f"{named}proxy: {kind}://10.9.0.2:3128\n"
+    if password:
+        locked_out = maker.pledge(tmp_path / "without", proxied).agent(pledge, "step")["trouble"]
+        assert (locked_out["code"], "407" in locked_out["detail"]) == ("transport.proxy", True)
+        secret = tmp_path / "proxy-password"
+        secret.write_text("gateway:hunter2\n")
+        secret.chmod(0o600)
+        proxied += f"proxy-credentials: {secret}\n"
+    device = maker.pledge(tmp_path / "pledge", proxied)
     told = device.agent(pledge, "step")
     assert told["state"] == "domain vouched, ldevid active", told

@@ -222,6 +222,26 @@ def test_proxy_credentials_reach_the_proxy_alone() -> None:
         assert token not in server.conversations[0].requests[0]
 
 
+def test_a_proxy_that_wants_a_password_is_told_apart() -> None:
+    reply = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"
+    for credentials, words in ((None, "wants a user"), (lambda: b"me:hunter2", "wants another user")):
+        with HttpProxy(lambda _: reply, closed_port()) as proxy:
+            transport = TlsTransport(proxy=proxy.url(), proxy_credentials=credentials)
+            with pytest.raises(TransportError, match=words) as caught:
+                transport.open(Channel("est.example", 443, Provisional()))
+            assert caught.value.code == "transport.proxy"
+            assert "hunter2" not in f"{caught.value}{transport!r}"
+    assert b"Basic " + base64.b64encode(b"me:hunter2") in proxy.heads[0]
+
+
+@pytest.mark.parametrize("pair", [b"no colon hunter2", b"me:hunter2\r\nX: y", b"me:hunter2\x00"])
+def test_proxy_credentials_that_are_none(pair: bytes) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Proxy.parse("http://proxy.example:3128").authorized(pair)
+    assert caught.value.code == "config.secret"
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "reply",
     [

@@ -92,7 +92,7 @@ _BY_CODE: Final[Mapping[str, str]] = {
     "state.read-only": "Make the state directory writable: its file system is mounted read-only.",
     "state.schema-too-new": "Install the newer agent that wrote this record.",
     "transport.dns": "Check the server's name in the configuration, and this device's name servers.",
-    "transport.proxy": "Check the proxy in the configuration, and whether it lets this device through.",
+    "transport.proxy": "Check the proxy in the configuration, its proxy-credentials, and whether it lets this device through.",
     "transport.tls-alert": "Look into the server's log: it did not take this device's certificate or TLS version.",
 }
 

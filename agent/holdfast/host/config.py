@@ -165,6 +165,7 @@ class _Reader:
             keys=keys,
             idevid=self._idevid(data["idevid"], keys.token),
             proxy=proxy(data["proxy"]) if "proxy" in data else None,
+            proxy_credentials=self._path(data, "proxy-credentials"),
             interface=data.get("interface"),
             clock=data["clock"],
             limits=LimitSettings(**{name.replace("-", "_"): value for name, value in limits.items()}),

@@ -445,6 +445,7 @@ class Settings:
     keys: KeySettings = KeySettings()
     idevid: IdevidSettings = IdevidSettings()
     proxy: str | None = None
+    proxy_credentials: Path | None = None
     interface: str | None = None
     clock: Policy = "auto"
     limits: LimitSettings = LimitSettings()

@@ -30,6 +30,7 @@ _SECRETS: Final[tuple[KeyPath, ...]] = (
     ("keys", "auth-file"),
     ("keys", "owner-auth-file"),
     ("idevid", "auth-file"),
+    ("proxy-credentials",),
 )
 
 
@@ -50,8 +51,14 @@ class Rules:
             yield from self.file(path, secret=True)
         yield from token_faults(self)
         yield from self._limits()
+        yield from self._proxy()
         yield from self._cloud()
         yield from self._identities()
+
+    def _proxy(self) -> Iterator[Fault]:
+        named = self.get(("proxy",), str) or ""
+        if self.get(("proxy-credentials",), str) is not None and not named.startswith("http://"):
+            yield self.fault(("proxy-credentials",), "is for a proxy: http://...")
 
     def _limits(self) -> Iterator[Fault]:
         limits = with_defaults({"limits": self.get(("limits",), dict) or {}})["limits"]

@@ -8,7 +8,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -58,7 +58,14 @@ class Proxy:
         if parts.username is None:
             return cls(host, port, socks=parts.scheme == "socks5")
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        return cls(host, port, "Basic " + base64.b64encode(pair.encode()).decode("ascii"))
+        return cls(host, port).authorized(pair.encode())
+
+    def authorized(self, pair: bytes) -> Proxy:
+        """This proxy with *pair*, ``user:password`` in UTF-8 (RFC 7617 §2). Raises ConfigError
+        ``config.secret``, secret-free."""
+        if b":" not in pair or any(octet < 0x20 or octet == 0x7F for octet in pair):
+            raise ConfigError("config.secret", "proxy-credentials: the file holds user:password, on one line")
+        return replace(self, authorization="Basic " + base64.b64encode(pair).decode("ascii"))
 
 
 def is_address(host: str) -> bool:
@@ -182,6 +189,9 @@ def _tunnel(sock: socket.socket, proxy: Proxy, target: str, deadline: Deadline) 
         raise deadline.missed() from error
     except (OSError, h11.ProtocolError) as error:
         raise TransportError("transport.proxy", f"no usable answer from the proxy: {error}") from error
+    if answer.status_code == 407:
+        which = "another" if proxy.authorization is not None else "a"
+        raise TransportError("transport.proxy", f"the proxy wants {which} user name and password (407)")
     if not 200 <= answer.status_code < 300:
         raise TransportError("transport.proxy", f"the proxy refused to connect: {answer.status_code}")
     if connection.trailing_data[0]:

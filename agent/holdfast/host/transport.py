@@ -102,7 +102,8 @@ def secured(link: Link) -> TlsInfo:
 @dataclass(frozen=True, slots=True)
 class TlsTransport:
     """Opens links over TCP, with TLS unless the channel is plain. *proxy* is
-    ``http://[user:password@]host:port``, and every link goes through it; the environment is not asked."""
+    ``http://[user:password@]host:port``, and every link goes through it; the environment is not asked.
+    *proxy_credentials* reads ``user:password`` when it is needed."""
 
     limits: Limits = Limits()
     proxy: str | None = field(default=None, repr=False)
@@ -110,6 +111,7 @@ class TlsTransport:
     user_agent: str = "holdfast"
     monotonic: Monotonic = time.monotonic
     resolver: Resolver = socket.getaddrinfo
+    proxy_credentials: Callable[[], bytes] | None = field(default=None, repr=False)
 
     def open(self, channel: Channel) -> SocketLink:
         """Connect and shake hands. Use the link in a ``with`` statement.
@@ -118,6 +120,8 @@ class TlsTransport:
         and ConfigError for a proxy that cannot be read.
         """
         proxy = None if self.proxy is None else Proxy.parse(self.proxy)
+        if proxy is not None and self.proxy_credentials is not None:
+            proxy = proxy.authorized(self.proxy_credentials())
         seconds = min(self.limits.connect, channel.patience or self.limits.connect)
         deadline = Deadline(seconds, self.monotonic, f"connecting to {channel.origin}")
         sock = dial(channel.host, channel.port, deadline, proxy=proxy, resolver=self.resolver)

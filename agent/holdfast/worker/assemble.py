@@ -12,6 +12,7 @@ from functools import cache
 from holdfast.host.acme.ways import solvers
 from holdfast.host.clock import BUILD_TIME, SystemClock
 from holdfast.host.config import IdentitySettings, Settings
+from holdfast.host.config_secrets import secret_from
 from holdfast.host.credentials import CredentialFiles
 from holdfast.host.discovery.gathering import Findings
 from holdfast.host.facts import HostFacts
@@ -93,6 +94,7 @@ def _environment(settings: Settings, keys: KeyStore, maker: KeyStore) -> Environ
                 body_bytes=limits.body_bytes,
             ),
             settings.proxy,
+            proxy_credentials=secret_from(settings.proxy_credentials),
         ),
         files=files,
         random=secrets.token_bytes,

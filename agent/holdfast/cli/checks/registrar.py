@@ -10,6 +10,7 @@ from holdfast.cli.advice import advice
 from holdfast.cli.checks.finding import Check, Finding, Verdict
 from holdfast.cli.checks.patient import Patient
 from holdfast.cli.words import timestamp
+from holdfast.host.config_secrets import secret_from
 from holdfast.host.transport import Anchored, Channel, Limits, Plain, Provisional, TlsTransport
 from holdfast.life.record import Anchor, DeviceRecord, DomainState
 from holdfast.wire.errors import ConfigError, RemoteProtocolError, TransportError, TrustError
@@ -25,7 +26,9 @@ PATIENCE: Final = 10.0
 def look(patient: Patient) -> Iterator[Finding]:
     """TCP and a TLS handshake without a client certificate, to each server that is needed next."""
     limit = min(PATIENCE, patient.settings.limits.connect_seconds)
-    transport = TlsTransport(Limits(connect=limit), patient.settings.proxy)
+    settings = patient.settings
+    credentials = secret_from(settings.proxy_credentials)
+    transport = TlsTransport(Limits(connect=limit), settings.proxy, proxy_credentials=credentials)
     if patient.settings.discovery is not None and patient.record.domain.state is not DomainState.VOUCHED:
         yield from _searched(patient)
     for endpoint, anchors in dict.fromkeys(_servers(patient)):

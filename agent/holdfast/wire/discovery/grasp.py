@@ -33,7 +33,7 @@ EST_TLS: Final = "EST-TLS"
 _ROLES: Final = {AN_PROXY.lower(): Role.PROXY, AN_JOIN_REGISTRAR.lower(): Role.REGISTRAR}
 """Whatever the case: an early implementation floods ``AN_proxy``."""
 
-_DISCOVERY, _RESPONSE, _FLOOD = 1, 2, 9
+_DISCOVERY, _FLOOD = 1, 9
 _IPV6, _IPV4, _FQDN, _URI = 103, 104, 105, 106
 _TCP: Final = 6
 _F_DISC, _F_SYNCH = 1 << 0, 1 << 2
@@ -42,7 +42,12 @@ _ONE_LINK: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is announced or sought. ``value`` is a text where we know it, and ignored otherwise."""
+    """What is announced or sought. ``value`` is a text where we know it, and ignored otherwise.
+
+    What is sent for pledges stays on its link (RFC 8990 §2.5.2), so ``loop_count`` is 1. It is not compared
+    in what comes: registrars flood AN_join_registrar with 255 (RFC 8995 §4.3), and the sender's address is it
+    that shows whether something is of this link.
+    """
 
     name: str
     flags: int = _F_SYNCH
@@ -87,22 +92,7 @@ class Discovery:
         return cbor2.dumps([_DISCOVERY, self.session, self.initiator, _objective_out(self.objective)])
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """M_RESPONSE (RFC 8990 §2.8.5): the objective that was sought is at one of these places."""
-
-    session: int
-    initiator: bytes
-    life: int
-    locators: tuple[Locator, ...]
-
-    def encode(self) -> bytes:
-        return cbor2.dumps(
-            [_RESPONSE, self.session, self.initiator, self.life, *map(_locator_out, self.locators)]
-        )
-
-
-Message = Flood | Discovery | Response
+Message = Flood | Discovery
 
 
 def decode(data: bytes) -> Message:
@@ -119,15 +109,12 @@ def decode(data: bytes) -> Message:
         raise _refuse("initiator", "no address")
     if kind == _DISCOVERY:
         return Discovery(session, initiator, _objective(parts[3]))
-    if kind not in {_FLOOD, _RESPONSE}:
+    if kind != _FLOOD:
         raise _refuse("message-type", f"{kind} is of no use here")
     if not _number(parts[3], 32):
         raise _refuse("ttl", "no number of 32 bits")
     if len(parts) - 4 > MOST_OBJECTIVES or len(parts) == 4:
         raise _refuse("message", f"{len(parts) - 4} entries")
-    if kind == _RESPONSE:
-        located = map(_locator, parts[4:])
-        return Response(session, initiator, parts[3], tuple(each for each in located if each is not None))
     return Flood(session, initiator, parts[3], tuple(map(_told, parts[4:])))
 
 
