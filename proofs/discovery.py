@@ -22,9 +22,12 @@ def main() -> int:
                     "tests/host/test_discovery.py",
                     "tests/host/test_joinproxy.py",
                     "tests/host/test_socks.py",
-                    "tests/lifecycle/test_found.py",
                     "tests/life/test_search.py",
                 ),
+            ),
+            (
+                "the registrar moves, the maker's cloud, lies on the way to both, power cuts",
+                pytests("tests/lifecycle/test_found.py", "tests/lifecycle/test_cloud.py"),
             ),
             (
                 "namespaces: zero configuration, the join proxy, IPv6 alone, a liar, a flood",
