@@ -110,6 +110,7 @@ docs: $(READY) ## Write the documents that are generated from the code
 	@$(PY) -c 'from holdfast.life.diagram import document; print(document(), end="")' > docs/life.md
 	@$(PY) -m holdfast.cli.manual docs
 	@$(PY) -m years.document
+	@$(PY) -m years.lives_page
 
 fuzz: $(READY) ## Run the property tests with FUZZ_EXAMPLES examples each
 	@FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PY) -m pytest -m "hypothesis and not interop" --hypothesis-profile=fuzz --timeout=0

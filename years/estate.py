@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
-from typing import Final, Literal
+from typing import Final
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from holdfast.host.transport import Channel
+from holdfast.wire.acme.challenges import HTTP_01
 from holdfast.wire.errors import TransportError, TrustError
 from holdfast.wire.est.session import EstLimits
 from holdfast.wire.model import HttpRequest, HttpResponse
 from holdfast_sim import ca
+from holdfast_sim.acme.state import AcmePolicy
 from holdfast_sim.ca import Authority, Credential, Validity
+from holdfast_sim.cmc_desk import CmcPolicy
+from holdfast_sim.cmp_desk import CmpPolicy
 from holdfast_sim.domain import CMC_RA, Domain
 from holdfast_sim.faults import (
     BRSKI,
-    CMP,
-    CMP_REQUESTS,
-    CONNECTION,
-    EST_ENROLL,
-    EST_GET,
-    EVERYWHERE,
-    KINDS,
     MASA,
-    SCEP_MESSAGE,
     STANDING,
     Fault,
     FaultPlan,
@@ -39,30 +35,14 @@ from holdfast_sim.site import Server, Site
 from holdfast_sim.transcript import Entry, Transcript
 from holdfast_sim.world import EstPolicy, StandingPolicy, World
 
+from .appointments import Town
 from .clocks import Time
-from .house import REGISTRARS, House
+from .house import IN_ANNEX, REGISTRARS, House
 from .power import Fuse
 
 SERIAL: Final = "HF-0001"
-Town = Literal["main", "annex"]
-"""Where a server is: the registrars are in one place, everything else in another, and each has faults and
-outages of its own."""
-
 _PLAIN: Final = ("annex.example", 8080)
 _STATUS: Final = "http://status.example"
-
-PLACES: Final[dict[str, tuple[str, ...]]] = {
-    "est": (*sorted(EST_GET | EST_ENROLL), CONNECTION, EVERYWHERE),
-    "brski": (*sorted(BRSKI), "masa-requestvoucher"),
-    "cmp": (CMP, *sorted(CMP_REQUESTS - {"cmp-p10cr", "cmp-cr"}), "cmp-certConf", "cmp-pollReq"),
-    "scep": ("getcacaps", "getcacert", SCEP_MESSAGE),
-    "standing": tuple(sorted(STANDING)),
-}
-"""Where the simulator can misbehave towards a device of these lives, by what the device does there."""
-
-FAULTS: Final = tuple(
-    (where, kind) for places in PLACES.values() for where in places for kind in sorted(KINDS[where])
-)
 
 _LIES: Final = frozenset(
     {"swap-certificate", "key-mismatch", "foreign-ca", "foreign-signer", "device-signer"}
@@ -71,9 +51,37 @@ _LIES: Final = frozenset(
 
 _ELSEWHERE: Final = BRSKI | MASA | STANDING
 
-_ENROLLS: Final = ("/simpleenroll", "/simplereenroll", "/.well-known/cmp", "operation=PKIOperation")
+_ENROLLS: Final = (
+    "/simpleenroll",
+    "/simplereenroll",
+    "/.well-known/cmp",
+    "operation=PKIOperation",
+    "/cmc",
+    "/acme/new-order",
+    "/acme/finalize",
+)
 
 LONGEST_WAIT: Final = EstLimits().longest_wait
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """How the servers behave, each for its protocol."""
+
+    est: EstPolicy
+    cmp: CmpPolicy
+    scep: ScepPolicy
+    cmc: CmcPolicy
+    acme: AcmePolicy
+
+    @classmethod
+    def of(cls, world: World) -> Policies:
+        return cls(world.est, world.cmp, world.scep, world.cmc, world.acme.policy)
+
+    def rule(self, world: World) -> None:
+        """From now on *world* has these."""
+        world.est, world.cmp, world.scep, world.cmc = self.est, self.cmp, self.scep, self.cmc
+        world.acme.policy = self.acme
 
 
 class _Silent(Transcript):
@@ -89,8 +97,8 @@ _NOTHING: Final = Entry("", "", "", "", "", (), 0, "", 0, (), 0, "", (), dropped
 class Estate:
     """Servers over one world. ``applied`` counts the faults that met a request or a connection;
     ``patience_until`` is until when some answer asked the device to wait; ``cut_off`` counts what keeps the
-    device from each place. ``strayed`` says that in this step the device was lied to in one place and then
-    asked for a certificate in the other."""
+    device from each place. ``strayed`` says that in this step the device was lied to where the best rung
+    of its ladder is, and then asked for a certificate in the other place."""
 
     def __init__(self, time: Time, chance: Random, fuse: Fuse, life: timedelta, house: House) -> None:
         self._time = time
@@ -98,16 +106,18 @@ class Estate:
         self._faults: list[tuple[Town, Fault]] = []
         self._earlier: Counter[str] = Counter()
         self.house = house
-        self.world = World.create(
-            lambda: time.now, chance.randbytes, names=("registrar.example",), est=EstPolicy(life=life)
-        )
+        names = ("registrar.example", "annex.example")
+        self.world = World.create(lambda: time.now, chance.randbytes, names=names, est=EstPolicy(life=life))
         self.world.scep = ScepPolicy(life=life)
+        self.world.acme.policy = AcmePolicy(kinds=(HTTP_01,), life=life)
+        self.board: dict[str, str] = {}
+        self.world.acme.probe = lambda task: self.board.get(task.token)
         if house.told:
-            both = chance.random() < 0.5
-            ocsp = both or chance.random() < 0.5
+            both = chance.random() < 0.5 and not house.told_by
+            ocsp = both or (house.told_by == "ocsp" if house.told_by else chance.random() < 0.5)
             self.world.standing = StandingPolicy(_STATUS, ocsp, both or not ocsp, life=house.interval)
         self.world.sell(SERIAL)
-        self.usual = (self.world.est, self.world.cmp, self.world.scep)
+        self.usual = Policies.of(self.world)
         self._issuing: dict[x509.Certificate, None] = {}
         registrars = [name.partition(":") for name in REGISTRARS]
         main: dict[tuple[str, int], Server] = {(host, int(port)): "registrar" for host, _, port in registrars}
@@ -128,6 +138,7 @@ class Estate:
         self.cut_off: Counter[Town] = Counter()
         self.requests = 0
         self._liars: set[Town] = set()
+        self._best: Town = "annex" if house.ladder[0] in IN_ANNEX else "main"
         self._told: dict[Town, int] = {"main": 0, "annex": 0}
         self.strayed = False
         self.revoked_at: dict[int, datetime] = {}
@@ -175,7 +186,7 @@ class Estate:
         self.requests += 1
         if any(part in request.target for part in _ENROLLS):
             self._note_lies()
-            self.strayed = self.strayed or bool(self._liars - {town})
+            self.strayed = self.strayed or (town != self._best and self._best in self._liars)
 
     def _heard(self, response: HttpResponse) -> None:
         self._fuse.point("answer")
@@ -230,6 +241,8 @@ class Estate:
         self.world.nonces.clear()
         self.world.cmp_desk.conversations.clear()
         self.world.scep_desk.transactions.clear()
+        self.world.cmc_desk.transactions.clear()
+        self.world.acme.nonces.clear()
 
     # --- CAs over the years --------------------------------------------------------------------------
 

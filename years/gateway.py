@@ -14,6 +14,7 @@ from holdfast.host.store import StateStore
 from holdfast.keys.api import KeyRef
 from holdfast.life.record import CredentialState, DeviceRecord
 from holdfast.resident.agent import FIRST_RETRY, LONGEST_RETRY, SHORTEST_WAIT
+from holdfast.wire.acme.challenges import HTTP_01, Task
 from holdfast.wire.brski.idevid import aki
 from holdfast.wire.errors import HoldfastError
 from holdfast.worker.agenda import turn_of
@@ -38,6 +39,23 @@ class Woken:
     report: StepReport | None = None
     error: HoldfastError | None = None
     cut: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Meets http-01: what it shows is seen at once. Implements ``Solver`` of ``wire.acme.challenges``."""
+
+    pages: dict[str, str]
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset({HTTP_01})
+
+    def present(self, task: Task) -> None:
+        self.pages[task.token] = task.key_authorization
+
+    def withdraw(self, task: Task) -> None:
+        self.pages.pop(task.token, None)
 
 
 class Gateway:
@@ -122,6 +140,7 @@ class Gateway:
             transport=self._estate,
             files=self.files,
             random=self._chance.randbytes,
+            solver=lambda _settings: Board(self._estate.board),
         )
 
     def _idevid(self) -> FactoryIdentity:

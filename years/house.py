@@ -8,12 +8,15 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 from holdfast.host.config import Settings, load
 
+from .appointments import Scene
+
 REGISTRARS: Final = ("registrar.example:8443", "second.example:8443")
 STATE: Final = Path("/state")
+NAME: Final = "gateway.example"
 FIRST: Final = "ldevid"
 """The identity that every device has."""
 
@@ -23,9 +26,13 @@ WAYS: Final = {
     "cmp": "cmp: {url: 'http://annex.example:8080'}",
     "cmp-ae": "cmp: {}",
     "scep": "scep: {url: 'http://annex.example:8080/scep', key: {algorithm: rsa2048}}",
+    "cmc": "cmc: {url: 'http://annex.example:8080/cmc'}",
+    "acme": "acme: {url: 'https://annex.example/acme/directory', challenges: [http-01]}",
 }
 """The rungs, as the configuration has them. ``est`` and ``cmp-ae`` (RFC 9733) are at the registrar, the
 others on a server of their own, the annex."""
+
+IN_ANNEX: Final = frozenset({"est-2", "cmp", "scep", "cmc", "acme"})
 
 LADDERS: Final[dict[tuple[str, ...], float]] = {
     ("est",): 40,
@@ -35,6 +42,10 @@ LADDERS: Final[dict[tuple[str, ...], float]] = {
     ("cmp", "est"): 8,
     ("scep", "est"): 6,
     ("cmp-ae", "est"): 6,
+    ("cmc", "est"): 4,
+    ("est", "cmc"): 4,
+    ("acme", "est"): 4,
+    ("est", "acme"): 4,
     ("est", "est-2", "cmp", "scep"): 8,
 }
 """With how often they are drawn."""
@@ -51,6 +62,7 @@ class House:
     more: int = 0
     same_key: bool = False
     told: bool = False
+    told_by: Literal["", "ocsp", "crl"] = ""
     interval: timedelta = timedelta(days=30)
 
     @property
@@ -59,16 +71,18 @@ class House:
         return (FIRST, *(f"other-{n}" for n in range(1, self.more + 1)))
 
     @staticmethod
-    def draw(chance: Random, life: timedelta) -> House:
-        """For certificates that live for *life*."""
-        (ladder,) = chance.choices(tuple(LADDERS), tuple(LADDERS.values()))
+    def draw(chance: Random, life: timedelta, scene: Scene | None = None) -> House:
+        """For certificates that live for *life*, and where *scene* can be played."""
+        ladders = [ladder for ladder in LADDERS if scene is None or ladder[0] == scene.top]
+        (ladder,) = chance.choices(ladders, [LADDERS[ladder] for ladder in ladders])
         same_key = chance.random() < 0.2 and ladder[0] != "scep"
         return House(
             ladder,
             registrars=chance.choice((1, 2)),
             more=chance.choices((0, 1, 2), (80, 15, 5))[0],
             same_key=same_key,
-            told=chance.random() < 0.15,
+            told=chance.random() < 0.15 or bool(scene and scene.told),
+            told_by=scene.told if scene else "",
             interval=timedelta(days=30) if life > timedelta(days=90) else timedelta(days=6),
         )
 
@@ -100,6 +114,7 @@ def _settings(
             ways = ladder if identity == FIRST else ("est",)
             rungs = ", ".join(f"{{{WAYS[way]}}}" for way in ways)
             lines += [f"  - name: {identity}", f"    protocols: [{rungs}]"]
+            lines += [f"    san: {{dns: [{NAME}]}}"] if "acme" in ways else []
             lines += [f"    revocation: {{interval-hours: {interval / timedelta(hours=1):g}}}"]
         config.write_text("\n".join(lines) + "\n")
         return load(config)

@@ -40,9 +40,10 @@ MOST_STEPS_A_DAY: Final = 320
 LEADS_DOWN: Final = re.compile(
     r"transport\.(dns|unreachable|timeout|proxy|closed|truncated|broken)"
     r"|key\.unsuitable|[a-z]+\.(unsupported|unavailable)"
-    r"|scep\.(no-recipient|get-challenge)"
+    r"|scep\.(no-recipient|get-challenge)|cmc\.(noSupport|unsigned)"
 )
-"""What may lead down a ladder, as the judge knows it from the texts and not from the agent."""
+"""What may lead down a ladder, as the judge knows it from the texts and not from the agent. An unsigned CMC
+answer says as much as a 503 of HTTP: the server cannot serve (RFC 10002 §3.2.1.3.4), and no more."""
 
 
 class Violation(Exception):
@@ -236,7 +237,7 @@ class Judge:
         held, named = self._gateway.keys.refs(), record.key_refs()
         if self._gateway.keys.mood == "well" and held - named:
             raise Violation(f"orphan keys {sorted(held - named)}")
-        used = {entry.credential.key for entry in self.entries}
+        used = {key for entry in self.entries for key in (entry.credential.key, entry.account)}
         quiet = all(
             entry.transaction.state is TransactionState.NONE
             and not entry.retiring

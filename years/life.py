@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import traceback
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Final
 
+from . import appointments
 from .clocks import Time
 from .disk import mounted
 from .estate import Estate
@@ -65,7 +67,10 @@ class Life:
         self.time = Time(BEGIN)
         self._end = BEGIN + years * YEAR
         fuse = Fuse()
-        house = house or House.draw(self.chance, profile.life)
+        appointed = None if house else appointments.appointed(seed)
+        self._scene = appointed[0] if appointed else None
+        self._to_meet = deque(appointed[1] if appointed else ())
+        house = house or House.draw(self.chance, profile.life, self._scene)
         self.estate = Estate(self.time, self.chance, fuse, profile.life, house)
         self.gateway = Gateway(self.time, self.chance, self.estate, fuse)
         self.judge = Judge(self.time, self.estate, self.gateway)
@@ -87,7 +92,10 @@ class Life:
         try:
             with mounted(self.gateway.disk), remembering():
                 self._plan_cas()
-                if self.chance.random() < 0.3:
+                if self._scene is not None and self._scene.first:
+                    for _ in range(len(self._to_meet)):
+                        self._keep_appointment(BEGIN)
+                elif self.chance.random() < 0.3:
                     self.expect(self.catalogue.first_meeting(), BEGIN)
                 while self._next():
                     pass
@@ -177,6 +185,7 @@ class Life:
         if wait is None or wait < HOUR or self.judge.certificates == self._planned_for:
             return
         self._planned_for, due = self.judge.certificates, self.time.now + wait
+        self._keep_appointment(due - SECOND)
         while self.chance.random() < self.profile.trouble:
             misfortune = self.catalogue.draw()
             if self.chance.random() < 0.7:
@@ -186,6 +195,16 @@ class Life:
                 moment = self.time.now + (due - self.time.now) * self.chance.random()
             self.expect(misfortune, moment)
             if self.chance.random() < 0.4:
+                return
+
+    def _keep_appointment(self, moment: datetime) -> None:
+        """Let the next fault that this life must meet wait for it from *moment* on."""
+        met = self.estate.applied
+        while self._to_meet and self._scene is not None:
+            meeting = self._to_meet.popleft()
+            if not met[":".join(meeting)]:
+                self._to_meet.append(meeting)
+                self.expect(self.catalogue.appointment(meeting, self._scene), moment)
                 return
 
     def expect(self, misfortune: Misfortune, moment: datetime) -> None:

@@ -11,14 +11,12 @@ from random import Random
 from typing import Final, Literal
 
 from holdfast.wire.model import CsrTemplate, KeyAlgorithm
-from holdfast_sim.cmp_desk import CmpPolicy
 from holdfast_sim.faults import KINDS, Fault
-from holdfast_sim.scep_authority import ScepPolicy
-from holdfast_sim.world import EstPolicy
 
+from .appointments import SCENES, Meeting, Scene, Town
 from .clocks import EPOCH, Time
 from .disk import File
-from .estate import PLACES, Estate, Town
+from .estate import Estate, Policies
 from .gateway import Gateway
 from .house import STATE
 
@@ -126,15 +124,35 @@ class Catalogue:
         return self.fault_at("brski", "main")
 
     def fault_at(self, what: str, town: Town) -> Misfortune:
-        where, kind = self.chance.choice([(w, k) for w in PLACES[what] for k in sorted(KINDS[w])])
-        times = self.chance.choice((1, 1, 1, 2, 5, 0))
-        args = [("after", self.chance.choice(("0", "0", "1")))]
+        where, kind = self.chance.choice([(w, k) for w in _PLACES[what] for k in sorted(KINDS[w])])
+        times, after = self.chance.choice((1, 1, 1, 2, 5, 0)), self.chance.choice(("0", "0", "1"))
+        made = Fault(where, kind, times, self._arguments(kind, after))
+        return self._of_server(made, town, self.between(MINUTE, 4 * DAY))
+
+    def appointment(self, meeting: Meeting, scene: Scene) -> Misfortune:
+        """The fault that this life must meet, once, and what else it takes."""
+        where, kind = meeting
+        fault = Fault(where, kind, 1, self._arguments(kind, "0"))
+        made = self._of_server(fault, scene.town, 1.2 * self.estate.house.interval if scene.told else DAY)
+        return made.along(self._custom(scene.custom)) if scene.custom else made
+
+    def _custom(self, name: str) -> Misfortune:
+        usual = self.estate.usual
+        match name:
+            case "confirm":
+                return self._policy(name, replace(usual, cmc=replace(usual.cmc, confirm=True)))
+            case _:
+                return self.approval()
+
+    def _arguments(self, kind: str, after: str) -> tuple[tuple[str, str], ...]:
+        args = [("after", after)]
         if kind in {"status", "pending", "pending-date"} and self.chance.random() < 0.5:
             args.append(("retry-after", self.chance.choice(("0", "30", "3600", "90000", "99999999"))))
         if kind in {"status", "redirect", "refuse"}:
             args.append(("code", self.chance.choice(_CODES[kind])))
-        made = Fault(where, kind, times, tuple(args))
-        lasts = self.between(MINUTE, 4 * DAY)
+        return tuple(args)
+
+    def _of_server(self, made: Fault, town: Town, lasts: timedelta) -> Misfortune:
         return Misfortune(
             f"fault: {made}",
             lasts,
@@ -148,32 +166,28 @@ class Catalogue:
     def approval(self) -> Misfortune:
         """Somebody must look at each request."""
         polls, wait = self.chance.randint(1, 4), self.chance.choice((1, 60, 3600, 86400))
-        est, cmp, scep = self.estate.usual
-        return self._policy(
-            "approval",
-            replace(est, polls=polls, retry_after=wait),
-            replace(cmp, polls=polls, check_after=wait),
-            replace(scep, polls=polls),
+        usual = self.estate.usual
+        busy = Policies(
+            replace(usual.est, polls=polls, retry_after=wait),
+            replace(usual.cmp, polls=polls, check_after=wait),
+            replace(usual.scep, polls=polls),
+            replace(usual.cmc, polls=polls, check_after=wait),
+            replace(usual.acme, polls=polls, retry_after=wait),
         )
+        return self._policy("approval", busy)
 
     def wishes(self) -> Misfortune:
         """The CA wants another kind of request."""
         template: CsrTemplate | Literal["absent"] = self.chance.choice(
             (CsrTemplate(key=KeyAlgorithm.P384), CsrTemplate(link_tls_unique=True), "absent")
         )
-        est, cmp, scep = self.estate.usual
-        return self._policy("wishes", replace(est, template=template), cmp, scep)
+        usual = self.estate.usual
+        return self._policy("wishes", replace(usual, est=replace(usual.est, template=template)))
 
-    def _policy(self, name: str, est: EstPolicy, cmp: CmpPolicy, scep: ScepPolicy) -> Misfortune:
+    def _policy(self, name: str, policies: Policies) -> Misfortune:
         world, usual = self.estate.world, self.estate.usual
-
-        def begin() -> None:
-            world.est, world.cmp, world.scep = est, cmp, scep
-
-        def end() -> None:
-            world.est, world.cmp, world.scep = usual
-
-        return Misfortune(name, self.between(HOUR, 30 * DAY), begin, end)
+        lasts = self.between(HOUR, 30 * DAY)
+        return Misfortune(name, lasts, lambda: policies.rule(world), lambda: usual.rule(world))
 
     def registrar_expired(self) -> Misfortune:
         return Misfortune(
@@ -320,7 +334,21 @@ _CODES: Final = {
     "refuse": ("400", "401", "403", "503"),
 }
 
-_USE: Final = {"est": 4, "cmp": 3, "scep": 3, "standing": 1}
+_PLACES: Final[dict[str, tuple[str, ...]]] = {
+    use: tuple(place for scene in SCENES if scene.name.startswith(name) for place in scene.places)
+    for use, name in (
+        ("est", "EST"),
+        ("brski", "BRSKI"),
+        ("cmp", "CMP"),
+        ("scep", "SCEP"),
+        ("cmc", "CMC"),
+        ("acme", "ACME"),
+        ("standing", "own certificate"),
+    )
+}
+"""Where servers can misbehave, by what the device does there."""
+
+_USE: Final = {"est": 4, "cmp": 3, "scep": 3, "cmc": 3, "acme": 3, "standing": 1}
 """How often a fault is drawn where the device does this."""
 
 _REACH: Final[tuple[tuple[Town, ...], ...]] = (("main", "annex"), ("main", "annex"), ("main",), ("annex",))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from .estate import FAULTS
+from .appointments import EXCUSED, FAULTS
 
 
 @dataclass(slots=True)
@@ -53,6 +53,10 @@ class Tally:
                 missing.setdefault(where, []).append(kind)
         return missing
 
+    @property
+    def _missing(self) -> int:
+        return sum(map(len, self.unmet.values()))
+
     def figures(self) -> dict[str, Any]:
         """For a proof's closing line."""
         return {
@@ -61,8 +65,9 @@ class Tally:
             "certificates": self.renewals,
             "misfortunes": self.misfortunes.total(),
             "power cuts in a step": self.cuts,
-            "kinds of server fault met": len(self.faults),
+            "kinds of server fault met": len(FAULTS) - self._missing,
             "of": len(FAULTS),
+            "excused": len(EXCUSED),
             "not met": self.unmet,
             "longest cure, hours": round(self.longest_cure / timedelta(hours=1), 1),
             "violations": len(self.violations),
@@ -80,8 +85,10 @@ class Tally:
             f"{self.cuts} power cuts in the middle of a step",
             f"{self.misfortunes.total()} misfortunes: "
             + ", ".join(f"{name} {count}" for name, count in self.misfortunes.most_common()),
-            f"{self.faults.total()} answers spoiled by {len(self.faults)} of {len(FAULTS)} kinds of fault; "
-            "not by " + "; ".join(f"{where}: {', '.join(kinds)}" for where, kinds in self.unmet.items()),
+            f"{self.faults.total()} answers spoiled by {len(FAULTS) - self._missing} of {len(FAULTS)} kinds "
+            f"of fault, and {len(EXCUSED)} are excused; "
+            "not by "
+            + ("; ".join(f"{at}: {', '.join(kinds)}" for at, kinds in self.unmet.items()) or "none"),
             f"without a usable credential {without:.2%} of the time; longest cure {self.longest_cure}; "
             f"most steps a day {self.most_steps_a_day}",
             f"{len(self.violations)} violations",

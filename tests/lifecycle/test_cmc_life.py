@@ -167,3 +167,51 @@ def test_the_renewal_is_signed_by_what_it_renews(tmp_path: Path) -> None:
     opened = cms.open_signed(said[0])
     assert opened.signer == before
     assert read_data(opened.content).control(words.TRANSACTION_ID) is not None
+
+
+CACERTS = "/.well-known/est/cacerts"
+BY_PLAIN_HTTP = f"{{cmc: {{url: '{PLAIN}'}}}}"
+
+
+def anchors(gateway: Gateway) -> int:
+    return len(gateway.record.domain.anchors)
+
+
+def test_whom_est_does_not_enroll_asks_it_for_ca_certificates_after_the_voucher(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path, BY_PLAIN_HTTP)
+    gateway.live_until_active()
+    targets = gateway.targets()
+    assert targets.count(CACERTS) == 1
+    assert targets.index("/.well-known/brski/requestvoucher") < targets.index(CACERTS)
+    assert [r.operation for r in gateway.world.issued] == ["cmc"]
+
+
+@pytest.mark.parametrize("fault", ["cacerts:status:code=404", "cacerts:garbage", "cacerts:drop-before"])
+def test_no_useful_answer_from_est_holds_up_nobody(tmp_path: Path, fault: str) -> None:
+    gateway = Gateway(tmp_path, BY_PLAIN_HTTP, faults=[fault])
+    gateway.live_until_active()
+    assert gateway.targets().count(CACERTS) == 1
+    assert anchors(gateway) == 1
+
+
+def test_a_new_root_that_cmc_does_not_tell_of_is_heard_from_est(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path, BY_PLAIN_HTTP)
+    gateway.live_until_active()
+    gateway.world.roll_over()
+    gateway.step(renew=["ldevid"])
+    assert gateway.leaf.issuer == gateway.world.domain.issuing.certificate.subject
+    assert gateway.identity.transaction.state is TransactionState.NONE
+    assert anchors(gateway) == 2
+
+
+@pytest.mark.parametrize("fault", ["cacerts:garbage", "cacerts:drop-before"])
+def test_a_new_root_of_which_nobody_tells_stays_unknown(tmp_path: Path, fault: str) -> None:
+    gateway = Gateway(tmp_path, BY_PLAIN_HTTP, faults=[fault])
+    gateway.live_until_active()
+    first = gateway.leaf
+    gateway.world.roll_over()
+    gateway.step(renew=["ldevid"])
+    assert gateway.leaf == first
+    assert gateway.identity.schedule.trouble is not None
+    assert gateway.identity.schedule.trouble.code == "chain.untrusted"
+    assert anchors(gateway) == 1

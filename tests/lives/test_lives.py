@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast_sim.faults import Fault
-from years.estate import Town
+from years.appointments import Town
 from years.house import LADDERS, House
 from years.life import BEGIN, PROFILES, Life, Profile
 from years.many import Share, live

@@ -295,7 +295,10 @@ class DeviceRecord:
 
     def identity(self, name: str) -> Identity:
         """The entry *name*; a fresh one if the record has none yet."""
-        return next((i for i in self.identities if i.name == name), Identity(name))
+        for entry in self.identities:
+            if entry.name == name:
+                return entry
+        return Identity(name)
 
     def with_identity(self, identity: Identity) -> DeviceRecord:
         """This record with *identity* in the place of the entry of the same name."""

@@ -29,7 +29,14 @@ from holdfast.life.record import (
 )
 from holdfast.life.renewal import later, patience
 from holdfast.wire import csr
-from holdfast.wire.errors import HoldfastError, KeyStoreError, RemoteProtocolError, TrustError
+from holdfast.wire.errors import (
+    HoldfastError,
+    KeyStoreError,
+    RemoteProtocolError,
+    TransportError,
+    TrustError,
+)
+from holdfast.wire.est.client import EstProtocol
 from holdfast.wire.est.request import link_challenge
 from holdfast.wire.model import (
     Chain,
@@ -130,6 +137,8 @@ class Enrollment:
         """Read CA certificates and wishes, choose the key's kind and plan its place."""
         entry = record.identity(self._settings.name)
         client = self._client(record, purpose)
+        if purpose is Purpose.INITIAL:
+            record = self._introduced(record, client, now)
         link = self._link(record, client, CsrTemplate(), now)
         successor = self._successor(record, client, CsrTemplate(), now)
         offer = drive(self._protocol.discover(link.tls, now), link, successor)
@@ -275,12 +284,51 @@ class Enrollment:
         if isinstance(offer, Moved):
             return None
         trust = self._adopted(record, offer, link, now)
-        if (trust.anchors, trust.intermediates) == (record.domain.anchors, record.domain.intermediates):
-            return None
+        if not _news(trust, record):
+            told = self._told_by_registrar(record, client, now)
+            if told is None or not _news(told, record):
+                return None
+            trust = told
         return ev.AnchorsChanged(trust.anchors, trust.intermediates, trust.retired)
 
-    def _adopted(self, record: DeviceRecord, offer: Offer, link: Link, now: Moment) -> Trust:
-        """Anchors and intermediates after *offer*. One that anybody could have made brings no anchor."""
+    def _introduced(self, record: DeviceRecord, client: Client, now: Moment) -> DeviceRecord:
+        """*record* with the anchors that the registrar names to a newcomer (RFC 8995 §5.9.1), whom another
+        protocol than EST will enroll."""
+        trust = None if self._rung.anchors else self._told_by_registrar(record, client, now)
+        if trust is None:
+            return record
+        changed = replace(
+            record.domain,
+            anchors=trust.anchors,
+            intermediates=trust.intermediates,
+            retired=trust.retired,
+        )
+        return replace(record, domain=changed)
+
+    def _told_by_registrar(self, record: DeviceRecord, client: Client, now: Moment) -> Trust | None:
+        """The trust after the CA certificates that EST at the registrar gives, judged by the present anchors:
+        a server of CMC, ACME or SCEP may have none to give, and would be left behind by a change of root.
+
+        None where this rung asks by EST itself, and where no useful answer comes: nobody promised that there
+        is EST, and what is not trusted changes nothing.
+        """
+        registrar = record.domain.registrar
+        if self._protocol.name == EstProtocol.name or not registrar:
+            return None
+        endpoint = Endpoint.parse(registrar)
+        try:
+            link = self._connection.anchored(endpoint, client, self._ground(record), now)
+            offer = drive(EstProtocol().authorities(link.tls, now), link)
+            return None if isinstance(offer, Moved) else self._adopted(record, offer, link, now, endpoint)
+        except (TransportError, RemoteProtocolError, TrustError):
+            return None
+
+    def _adopted(
+        self, record: DeviceRecord, offer: Offer, link: Link, now: Moment, server: Endpoint | None = None
+    ) -> Trust:
+        """Anchors and intermediates after *offer* of *server*, or of this rung's. One that anybody could have
+        made brings no anchor."""
+        server = server or self._rung.endpoint
         held = record.domain.anchors
         if not offer.ca_certificates:
             return Trust(held, record.domain.intermediates)
@@ -297,14 +345,14 @@ class Enrollment:
                 raise TrustError("tls.plain", "plain HTTP shows no certificate to try new anchors on")
             intermediates = tuple(c for c in offer.ca_certificates if c.issuer != c.subject)
             ground = Ground(anchors, certificates_of(anchors), intermediates, record.domain.est_domain)
-            ground.check(peer, self._rung.endpoint.host, now)
+            ground.check(peer, server.host, now)
 
         return adopt(
             held,
             offer.ca_certificates,
             serves,
             now,
-            source=str(self._rung.endpoint),
+            source=str(server),
             retired=record.domain.retired,
         )
 
@@ -439,6 +487,12 @@ class Enrollment:
         deadline = transaction.deadline or later(now.now, PATIENCE)
         wait = patience(retry_after, PATIENCE - (deadline - now.now))
         return ev.EnrollmentPending(later(now.now, wait), resume, deadline)
+
+
+def _news(trust: Trust, record: DeviceRecord) -> bool:
+    """Whether *trust* is other than the record's."""
+    domain = record.domain
+    return (trust.anchors, trust.intermediates) != (domain.anchors, domain.intermediates)
 
 
 def _bound(request: bytes, link: Link) -> bool:

@@ -28,6 +28,7 @@ from holdfast.wire.est.session import EstLimits, Session
 from holdfast.wire.http import HttpCredentials, retry_after
 from holdfast.wire.issued import NamePolicy, Terms, accept_issued
 from holdfast.wire.model import (
+    Chain,
     CsrTemplate,
     EnrollmentRequest,
     Exchange,
@@ -91,14 +92,9 @@ class EstProtocol:
         and what reading the answers raises; LocalProtocolError ``est.not-authenticated``.
         """
         session = self._session(tls)
-        found = yield from session.ask(messages.fetch_request(messages.CACERTS, self.label))
-        if isinstance(found, Moved):
-            return found
-        if found.status != 200:
-            raise self._unusable(messages.CACERTS, found, now)
-        certificates = messages.read_certs(found, limit=self.limits.body)
-        limit = self.limits.ca_certificates
-        authorities = accept_authorities(certificates, limit=limit, prefix="est", clause="RFC 7030 §4.1.3")
+        authorities = yield from self._authorities(session, now)
+        if isinstance(authorities, Moved):
+            return authorities
         wishes = yield from session.ask(messages.fetch_request(messages.CSRATTRS, self.label))
         if isinstance(wishes, Moved):
             return wishes
@@ -108,6 +104,21 @@ class EstProtocol:
             raise self._unusable(messages.CSRATTRS, wishes, now)
         der = messages.read_csrattrs_body(wishes, limit=self.limits.body)
         return Offer(authorities, self.read_wishes(der), der)
+
+    def authorities(self, tls: TlsInfo | None, now: Moment) -> Exchange[Offer | Moved]:
+        """The CA certificates alone, as an offer without wishes. Raises what :meth:`discover` raises."""
+        found = yield from self._authorities(self._session(tls), now)
+        return found if isinstance(found, Moved) else Offer(found, CsrTemplate())
+
+    def _authorities(self, session: Session, now: Moment) -> Exchange[Chain | Moved]:
+        found = yield from session.ask(messages.fetch_request(messages.CACERTS, self.label))
+        if isinstance(found, Moved):
+            return found
+        if found.status != 200:
+            raise self._unusable(messages.CACERTS, found, now)
+        certificates = messages.read_certs(found, limit=self.limits.body)
+        limit = self.limits.ca_certificates
+        return accept_authorities(certificates, limit=limit, prefix="est", clause="RFC 7030 §4.1.3")
 
     def enroll(self, req: EnrollmentRequest, tls: TlsInfo | None, now: Moment) -> Exchange[Outcome]:
         """Send the CSR and judge the answer. A link that the wishes demand is checked before sending.
