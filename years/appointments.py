@@ -70,6 +70,11 @@ _CMC: Final = ("cmc-enroll", "cmc-query")
 
 EXCUSES: Final[tuple[Excuse, ...]] = (
     Excuse(("requestauditlog",), (), "the MASA's log is read by owners, not by devices"),
+    Excuse(
+        ("requestvoucher",),
+        ("est-domain", "no-est-domain"),
+        "the registrar of a life is its EST server: a maker's cloud that names another has tests of its own",
+    ),
     Excuse(("getnextcacert",), (), "a device of these lives learns of a new CA by GetCACert"),
     Excuse(
         ("getcacaps",),

@@ -31,6 +31,7 @@ from holdfast.wire.model import (
     TlsInfo,
 )
 from holdfast.worker import step
+from holdfast.worker.enrollment import Enrollment
 from holdfast.worker.links import Endpoint
 from holdfast.worker.rungs import Rung
 from holdfast_sim.world import VoucherPolicy
@@ -89,6 +90,7 @@ def by_letters(device: Device, monkeypatch: pytest.MonkeyPatch, **options: objec
         return Rung(name, letters, Endpoint.of_url("http://registrar.example:8443/pki"))
 
     monkeypatch.setattr(step, "rung_of", rung_of)
+    monkeypatch.setattr(Enrollment, "_told_by_registrar", lambda *_: None)  # the letters alone
     return letters
 
 

@@ -137,8 +137,6 @@ class Enrollment:
         """Read CA certificates and wishes, choose the key's kind and plan its place."""
         entry = record.identity(self._settings.name)
         client = self._client(record, purpose)
-        if purpose is Purpose.INITIAL:
-            record = self._introduced(record, client, now)
         link = self._link(record, client, CsrTemplate(), now)
         successor = self._successor(record, client, CsrTemplate(), now)
         offer = drive(self._protocol.discover(link.tls, now), link, successor)
@@ -147,6 +145,9 @@ class Enrollment:
         algorithm = offer.template.key or self._settings.key.algorithm
         demand = self._protocol.key_demand(algorithm)
         trust = self._adopted(record, offer, link, now)
+        proved = bool(offer.ca_certificates) and (link.tls is not None or offer.authentic)
+        if purpose is Purpose.INITIAL and not proved and not self._rung.anchors:
+            trust = self._introduced(record, client, trust, now)
         same_key = purpose is Purpose.RENEW
         generation = entry.credential.generation + 1
         return ev.OfferTaken(
@@ -291,19 +292,13 @@ class Enrollment:
             trust = told
         return ev.AnchorsChanged(trust.anchors, trust.intermediates, trust.retired)
 
-    def _introduced(self, record: DeviceRecord, client: Client, now: Moment) -> DeviceRecord:
-        """*record* with the anchors that the registrar names to a newcomer (RFC 8995 §5.9.1), whom another
-        protocol than EST will enroll."""
-        trust = None if self._rung.anchors else self._told_by_registrar(record, client, now)
-        if trust is None:
-            return record
-        changed = replace(
-            record.domain,
-            anchors=trust.anchors,
-            intermediates=trust.intermediates,
-            retired=trust.retired,
-        )
-        return replace(record, domain=changed)
+    def _introduced(self, record: DeviceRecord, client: Client, trust: Trust, now: Moment) -> Trust:
+        """*trust*, and what the registrar names to a newcomer (RFC 8995 §5.9.1) whose rung proved nothing."""
+        told = self._told_by_registrar(record, client, now)
+        if told is None:
+            return trust
+        helpers = dict.fromkeys((*told.intermediates, *trust.intermediates))
+        return replace(told, intermediates=tuple(helpers)[:MOST_INTERMEDIATES])
 
     def _told_by_registrar(self, record: DeviceRecord, client: Client, now: Moment) -> Trust | None:
         """The trust after the CA certificates that EST at the registrar gives, judged by the present anchors:
