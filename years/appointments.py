@@ -94,7 +94,7 @@ EXCUSES: Final[tuple[Excuse, ...]] = (
         (),
         "asked by configuration alone, and several times a day: ten years of that are left to other tests",
     ),
-    Excuse(("acme-new-nonce",), ("bad-nonce",), "the question for a nonce has none"),
+    Excuse(("acme-new-nonce", "acme-directory"), ("bad-nonce",), "what is asked by GET or HEAD has no nonce"),
     Excuse(("acme-key-change",), (), "an account keeps its key"),
     Excuse(("cmc-get-cert", "cmc-get-crl", "cmc-batch"), (), "asked for by no effect of the tables"),
     Excuse(("cmc-prove",), (), "only keys that decrypt are challenged, and those of the lives sign"),

@@ -57,6 +57,8 @@ FIRST_ASKED: dict[str, tuple[str, Town]] = {
     "cmp": ("cmp", "annex"),
     "cmp-ae": ("cmp", "main"),
     "scep": ("getcacert", "annex"),
+    "cmc": ("cmc", "annex"),
+    "acme": ("acme-directory", "annex"),
 }
 
 
