@@ -20,7 +20,7 @@ from layer.recipes import LAYER, ROOT, Recipe, recipes
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {r.name: r for r in recipes() if r.name.startswith("holdfast") and r.version not in {"", "1.0"}}
 SERIES = ("scarthgap", "wrynose")
-NOT_IN_ANY_SERIES = ("segno", "psycopg")
+LEFT_OUT = ("psycopg",)
 RECIPE_OF = {"pyyaml": "python3-pyyaml", "python-pkcs11": "python3-pkcs11"}
 
 
@@ -31,9 +31,11 @@ def fetched(recipe: Recipe) -> list[str]:
 
 
 @pytest.mark.parametrize("release", SERIES)
-def test_the_style_guide_has_nothing_to_say(release: str) -> None:
+def test_the_style_guide_has_nothing_to_say(release: str, tmp_path: Path) -> None:
     tool = Path(sys.executable).with_name("oelint-adv")
-    files = [*LAYER.rglob("*.bb"), *LAYER.rglob("*.bbappend"), LAYER / "conf/layer.conf"]
+    # A copy: below any directory called machine or distro the tool takes layer.conf for another kind of file.
+    layer = shutil.copytree(LAYER, tmp_path / LAYER.name)
+    files = [*layer.rglob("*.bb"), *layer.rglob("*.bbappend"), layer / "conf/layer.conf"]
     # The one rule that is left out asks whether a home page answers, which is no property of a recipe.
     options = ["--quiet", "--hide", "info", "--suppress", "oelint.vars.homepageping", "--release", release]
     done = subprocess.run([tool, *options, *files], capture_output=True, text=True, check=False)
@@ -94,7 +96,7 @@ def bound(recipe: Recipe, package: str) -> str | None:
     + [
         ("holdfast-factory", r)
         for r in PROJECT["optional-dependencies"]["factory"]
-        if not r.startswith((*NOT_IN_ANY_SERIES, "tpm2-pytss", "python-pkcs11"))
+        if not r.startswith((*LEFT_OUT, "tpm2-pytss", "python-pkcs11"))
     ],
 )
 def test_every_dependency_is_asked_for_with_its_bound(name: str, text: str) -> None:

@@ -11,7 +11,7 @@ do_install:append() {
     rm -rf ${D}${datadir} ${D}${PYTHON_SITEPACKAGES_DIR}/holdfast-*.dist-info
 }
 
-# The series has neither segno (labels) nor psycopg (a ledger in PostgreSQL): what needs them does not work there.
+# Not psycopg: a ledger in PostgreSQL belongs on the factory's server, and SQLite does without.
 RDEPENDS:${PN} += "\
     holdfast (= ${EXTENDPKGV}) \
     python3-aiohttp (>= 3.11) \
@@ -20,5 +20,6 @@ RDEPENDS:${PN} += "\
     python3-email \
     python3-jinja2 (>= 3.1.5) \
     python3-rich (>= 13.9) \
+    python3-segno (>= 1.6) \
     python3-sqlalchemy (>= 2.0.36) \
 "
