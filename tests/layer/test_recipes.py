@@ -108,13 +108,14 @@ def test_every_dependency_is_asked_for_with_its_bound(name: str, text: str) -> N
     assert Version(told) == Version(next(iter(need.specifier)).version)
 
 
-def test_what_a_series_gets_instead_of_its_own_is_not_given_unasked() -> None:
-    wanted = (LAYER / "conf/include/holdfast-scarthgap.inc").read_text()
+@pytest.mark.parametrize("release", SERIES)
+def test_what_a_series_gets_instead_of_its_own_is_not_given_unasked(release: str) -> None:
+    wanted = (LAYER / f"conf/include/holdfast-{release}.inc").read_text()
     chosen = dict(re.findall(r'^PREFERRED_VERSION_(\S+) \?= "(.*)"$', wanted, re.MULTILINE))
     shy = {
         r.name: r.version
         for r in recipes()
-        if "for-scarthgap" in r.path.parts and r.all("DEFAULT_PREFERENCE") == ["-1"]
+        if f"for-{release}" in r.path.parts and r.all("DEFAULT_PREFERENCE") == ["-1"]
     }
     assert shy
     assert {n: v for n, v in chosen.items() if not n.endswith("-native")} == shy

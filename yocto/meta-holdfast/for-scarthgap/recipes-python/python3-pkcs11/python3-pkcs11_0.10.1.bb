@@ -21,4 +21,7 @@ do_configure:prepend() {
 }
 PEP517_BUILD_OPTS = "--skip-dependency-check"
 
+# Newer than the series: only for who asks (conf/include/holdfast-scarthgap.inc).
+DEFAULT_PREFERENCE = "-1"
+
 RDEPENDS:${PN} += "python3-asn1crypto"

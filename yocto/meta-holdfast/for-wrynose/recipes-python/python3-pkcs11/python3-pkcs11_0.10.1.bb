@@ -13,4 +13,7 @@ PYPI_PACKAGE = "python_pkcs11"
 
 inherit pypi python_setuptools_build_meta
 
+# Newer than the series: only for who asks (conf/include/holdfast-wrynose.inc).
+DEFAULT_PREFERENCE = "-1"
+
 RDEPENDS:${PN} += "python3-asn1crypto"
