@@ -74,7 +74,7 @@ proof-scep: $(READY) peers ## Prove SCEP and the ladder down to it: every figure
 
 .PHONY: proof-discovery
 proof-discovery: $(READY) ## Prove that a device finds its owner: every figure, then one JSON line (needs root: network namespaces)
-	@scripts/setup-packages.sh iproute2 avahi-daemon avahi-utils dbus dnsmasq-base tinyproxy microsocks
+	@scripts/setup-packages.sh iproute2 mmdebstrap systemd-container avahi-daemon avahi-utils dbus dnsmasq-base tinyproxy microsocks
 	@$(PY) -m proofs.discovery
 
 .PHONY: proof-factory

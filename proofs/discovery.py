@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from proofs import joinproxy
 from proofs.runner import prove, pytests
 
 
@@ -37,6 +38,7 @@ def main() -> int:
                 "independent judges on links of their own",
                 pytests("tests/discovery/test_judges.py"),
             ),
+            ("the join proxy's service under a real systemd", joinproxy.service),
         ],
     )
 
