@@ -75,6 +75,11 @@ class Process:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
 
+    def kill(self) -> None:
+        """At once, for one that lets no SIGTERM through."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self) -> None:
         self._process.terminate()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tools import need
 class Avahi:
     """avahi-daemon on a host, with a message bus that both have to themselves."""
 
-    def __init__(self, host: Host, directory: Path) -> None:
+    def __init__(self, net: Net, host: Host, directory: Path) -> None:
         self._host = host
         daemon, bus = need("avahi-daemon", "avahi-daemon"), need("dbus-daemon", "dbus")
         need("avahi-browse", "avahi-utils")
@@ -36,7 +37,8 @@ class Avahi:
             "[publish]\npublish-aaaa-on-ipv4=yes\npublish-a-on-ipv6=yes\n"
             "[rlimits]\n"
         )
-        # avahi wants /run for itself; the host's own avahi, if it has one, must not notice.
+        # avahi wants /run for itself; the host's own avahi, if it has one, must not notice. The processes are
+        # a namespace's own, so that the bus in the background ends with avahi, the first of them.
         inside = (
             "mount -t tmpfs none /run && mkdir /run/avahi-daemon && "
             f"{bus} --config-file={directory}/bus.conf --nofork & "
@@ -46,14 +48,10 @@ class Avahi:
         self.process = host.start(
             "env",
             f"DBUS_SYSTEM_BUS_ADDRESS=unix:path={socket}",
-            "unshare",
-            "-m",
-            "--kill-child",
-            "-f",
-            "sh",
-            "-c",
-            inside,
+            *("unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"),
+            *("sh", "-c", inside),
         )
+        net.closing(self.process.kill)  # unshare(1) blocks SIGTERM while it waits for its child
         until(lambda: self._tool("avahi-browse", "-at").returncode == 0)
 
     def _tool(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -68,6 +66,24 @@ class Avahi:
         self._host.start("env", *words, "avahi-publish", "-s", name, service, str(port))
 
 
+def test_nothing_of_avahi_outlives_its_host(tmp_path: Path) -> None:
+    place = tmp_path / "avahi"
+
+    def running() -> list[str]:
+        """Whose command lines name the directory of this avahi."""
+        found = []
+        for each in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                found.append(each.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        return [line for line in found if str(place) in line]
+
+    with Net() as net:
+        net.link("lan")
+        Avahi(net, net.host("other", eth0=("lan", "10.9.0.7/24")), place)
+        assert any(Path(line.split()[0]).name == "dbus-daemon" for line in running())
+    until(lambda: not running(), 5)
+
+
 def test_avahi_finds_our_proxy(net: Net, maker: Maker, tmp_path: Path) -> None:
     net.link("lan")
     host = net.host("proxy", eth0=("lan",))
@@ -78,7 +94,7 @@ def test_avahi_finds_our_proxy(net: Net, maker: Maker, tmp_path: Path) -> None:
         "manufacturer: {anchors: anchors.pem}\nregistrars: ['[2001:db8::1]:443']\n"
         f"state-directory: {tmp_path}\njoin-proxy: {{interfaces: [eth0], port: 4443}}\n"
     )
-    avahi = Avahi(other, tmp_path / "avahi")
+    avahi = Avahi(net, other, tmp_path / "avahi")
     proxy = host.start(sys.executable, "-m", "holdfast.cli.main", "-c", str(config), "proxy", "--json")
     proxy.line()
     until(lambda: host.link_local("eth0") in avahi.browse("_brski-proxy._tcp"))
@@ -91,7 +107,7 @@ def test_we_find_what_avahi_publishes(net: Net, maker: Maker, tmp_path: Path) ->
     pledge = net.host("pledge", eth0=("lan", "10.9.0.1/24"))
     owner = net.host("owner", eth0=("lan", "10.9.0.2/24"))
     runs = registrar(owner, tmp_path / "owner", maker, "--host", "10.9.0.2")
-    avahi = Avahi(owner, tmp_path / "avahi")
+    avahi = Avahi(net, owner, tmp_path / "avahi")
     avahi.publish("The hall's registrar", "_brski-registrar._tcp", runs.port)
     until(lambda: str(runs.port) in avahi.browse("_brski-registrar._tcp"))
     device = maker.pledge(tmp_path / "pledge", "discovery: {order: [mdns]}\n")
