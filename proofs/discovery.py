@@ -31,8 +31,8 @@ def main() -> int:
                 pytests("tests/lifecycle/test_found.py", "tests/lifecycle/test_cloud.py"),
             ),
             (
-                "namespaces: zero configuration, the join proxy, IPv6 alone, a liar, a flood",
-                pytests("tests/discovery/test_on_links.py"),
+                "namespaces: zero configuration, the join proxy, IPv6 alone, a liar, a flood, a move",
+                pytests("tests/discovery/test_on_links.py", "tests/discovery/test_moved.py"),
             ),
             (
                 "independent judges on links of their own",

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from holdfast.cli.checks.finding import Verdict
-from holdfast.cli.checks.registrar import _searched
-from holdfast.cli.plan import words
+from holdfast.cli.checks.registrar import _searched, _sought
+from holdfast.cli.plan import words as planned
 from holdfast.cli.reasons import explain
+from holdfast.cli.words import timestamp
+from holdfast.host.store import StateStore
 from holdfast.life import events as ev
 from holdfast.life.record import DeviceRecord
 from holdfast.life.search import Candidate, Search, Source
 from holdfast.wire.discovery.announced import Role
+from holdfast.worker.relocation import REST
 from lifecycle.device import REGISTRAR, Device
-from lifecycle.test_found import GOOD, Finder
+from lifecycle.test_found import GOOD, LIAR, Finder, Moving, vouched_and_left
 
 
 def told(finder: Finder, record: DeviceRecord) -> tuple[str, str, list[tuple[Verdict, str, str, str]]]:
@@ -25,7 +29,7 @@ def told(finder: Finder, record: DeviceRecord) -> tuple[str, str, list[tuple[Ver
     now = device.world.moment()
     view: Any = SimpleNamespace(record=record, settings=settings, now=now)
     why = explain(record, settings, settings.identities, now)[0].paragraph(now.now)
-    plan = words(view, view, ev.SeekRegistrars())
+    plan = planned(view, view, ev.SeekRegistrars())
     return why, plan, [(f.verdict, f.said, f.advice, f.about) for f in _searched(view)]
 
 
@@ -63,6 +67,60 @@ def test_candidates_that_wait(tmp_path: Path) -> None:
     assert "looks for its owner at here.example:1 or there.example:2" in why
     assert "Nobody was found" not in why
     assert "distrusted" not in plan
+    assert doctor == []
+
+
+def words(moving: Moving) -> tuple[str, list[tuple[Verdict, str, str]]]:
+    """``why`` of the identity, and what ``doctor`` finds of the search."""
+    device, settings = moving.device, moving.device.settings
+    now = device.world.moment()
+    view: Any = SimpleNamespace(record=device.record, settings=settings, now=now)
+    why = explain(device.record, settings, settings.identities, now)[0].paragraph(now.now)
+    return why, [(f.verdict, f.said, f.about) for f in _sought(view)]
+
+
+def test_a_registrar_that_is_sought_again_and_a_liar_beside_it(tmp_path: Path) -> None:
+    moving = vouched_and_left(tmp_path)
+    moving.at = {LIAR: moving.liar}
+    moving.announce(LIAR)
+    moving.device.pass_time(timedelta(minutes=11))
+    moving.live(1)
+    why, doctor = words(moving)
+    at = moving.device.record.domain.sought
+    assert at is not None
+    assert f"Its registrar {REGISTRAR} was sought on the network (list, dhcp, dns-sd, mdns, grasp) at" in why
+    assert f"in vain; found and refused: {LIAR}:8443: chain." in why
+    assert f"It is sought again from {timestamp(at + REST)} on, if it does not answer." in why
+    (here, there) = doctor
+    assert (here[0], here[2]) == (Verdict.WARN, REGISTRAR)
+    assert "in vain" in here[1]
+    assert (there[0], there[2]) == (Verdict.WARN, f"{LIAR}:8443")
+
+
+def test_places_where_it_may_be_now(tmp_path: Path) -> None:
+    """As a power cut leaves it."""
+    moving = vouched_and_left(tmp_path)
+    moving.found = ()
+    moving.device.pass_time(timedelta(minutes=11))
+    moving.live(1)
+    here = Candidate("here.example:1", Role.PROXY, Source.MDNS)
+    store, record = StateStore(moving.device.settings.state_directory), moving.device.record
+    store.commit(replace(record, search=replace(record.search, waiting=(here,))))
+    assert f"Its registrar {REGISTRAR} is being sought: at here.example:1." in words(moving)[0]
+    store.commit(replace(record, search=replace(record.search, at=None)))
+    assert f"Its registrar {REGISTRAR} is being sought on the network" in words(moving)[0]
+
+
+def test_nothing_is_said_of_a_search_that_is_over(tmp_path: Path) -> None:
+    moving = vouched_and_left(tmp_path)
+    moving.move("later.example")
+    moving.announce("later.example")
+    moving.device.pass_time(timedelta(minutes=11))
+    moving.live()
+    assert moving.device.active
+    assert moving.device.record.domain.sought is not None
+    why, doctor = words(moving)
+    assert "sought" not in why
     assert doctor == []
 
 

@@ -253,6 +253,18 @@ def test_a_renewal_finds_the_registrar_where_it_moved_to(tmp_path: Path) -> None
     assert moving.device.record.domain.registrar == f"{LATER}:8443"
 
 
+def test_a_renewal_on_request_goes_on_where_the_registrar_moved_to(tmp_path: Path) -> None:
+    """Its turn has not come, so nothing but the request would make it."""
+    moving = Moving(tmp_path)
+    moving.step()
+    moving.move(LATER)
+    moving.announce(LATER)
+    moving.device.pass_time(timedelta(minutes=11))
+    Step(moving.environment, renew=frozenset({"ldevid"})).run()
+    assert moving.device.record.domain.registrar == f"{LATER}:8443"
+    assert moving.device.identity.credential.generation == 2
+
+
 def test_a_moved_registrar_is_not_sought_at_each_attempt(tmp_path: Path) -> None:
     moving = vouched_and_left(tmp_path)
     moving.found = ()

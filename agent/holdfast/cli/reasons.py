@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from holdfast.cli.advice import advice
+from holdfast.cli.sought import being_sought
 from holdfast.cli.words import shown, timestamp, when
 from holdfast.host.config import IdentitySettings, Settings
 from holdfast.life.ladder import ANSWERS
@@ -41,7 +42,7 @@ class Reason:
     ``doing`` is a clause without a subject ("waits for ..."); ``next_attempt`` is None if another part must
     come first; ``because`` says why just then; ``advice`` is empty where nobody need do anything; ``stuck``
     says that it waits for a person; ``ladder`` says which of several protocols is used, and why; ``found``
-    says whom a search for registrars found, and why they were refused.
+    says whom a search for registrars found, and why they were refused, or that ours is sought elsewhere.
     """
 
     part: str
@@ -117,7 +118,9 @@ def explain(
     """The domain first, while the device belongs to nobody; then each of *identities*."""
     told = [] if record.domain.state is DomainState.VOUCHED else [_about_domain(record, settings, now)]
     for identity in identities:
-        told.append(_about(record, identity, now))
+        search = being_sought(record, settings, (record.identity(identity.name).schedule,))
+        found = "" if search is None else search.sentence()
+        told.append(replace(_about(record, identity, now), found=found))
         deployment = record.identity(identity.name).deployment
         if deployment.schedule.trouble is not None and not deployment.complete:
             told.append(_about_deployment(identity.name, deployment, now))

@@ -118,6 +118,8 @@ class Step:
         with Connection(self._env.transport) as connection:
             while True:
                 self._round(connection)
+                if self._renew and self._record.domain.state is DomainState.VOUCHED:
+                    self._round(connection)
                 wait = server_wait(self._record, self._env.settings.identities, self._now())
                 if wait is None or max(wait, SHORTEST_WAIT) > patience:
                     break
@@ -148,8 +150,11 @@ class Step:
             wanted = settings.name in self._renew
             self._renew.discard(settings.name)
             event = self._loss(entry) or opening(entry, settings, self._now(), wanted=wanted, hasten=hasten)
+            registrar = self._record.domain.registrar
             if event is not None:
                 self._play_alone(connection, event, settings)
+            if wanted and self._record.domain.registrar != registrar:
+                self._renew.add(settings.name)  # it was found elsewhere, and has not heard of the wish yet
             if hint_due(self._record.identity(settings.name), settings, self._now()):
                 self._play_alone(connection, ev.HintDue(), settings)
             if Inquiry(self._env, connection, settings).due(self._record, self._now()):

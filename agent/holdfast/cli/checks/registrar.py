@@ -9,6 +9,7 @@ from typing import Final
 from holdfast.cli.advice import advice
 from holdfast.cli.checks.finding import Check, Finding, Verdict
 from holdfast.cli.checks.patient import Patient
+from holdfast.cli.sought import being_sought
 from holdfast.cli.words import timestamp
 from holdfast.host.config_secrets import secret_from
 from holdfast.host.transport import Anchored, Channel, Limits, Plain, Provisional, TlsTransport
@@ -31,6 +32,7 @@ def look(patient: Patient) -> Iterator[Finding]:
     transport = TlsTransport(Limits(connect=limit), settings.proxy, proxy_credentials=credentials)
     if patient.settings.discovery is not None and patient.record.domain.state is not DomainState.VOUCHED:
         yield from _searched(patient)
+    yield from _sought(patient)
     for endpoint, anchors in dict.fromkeys(_servers(patient)):
         yield _asked(patient, transport, endpoint, anchors)
 
@@ -45,6 +47,18 @@ def _searched(patient: Patient) -> Iterator[Finding]:
         yield Finding(Verdict.WARN, said, advice(each.code), seen, each.endpoint)
     for silent in search.silent:
         yield Finding(Verdict.OK, f"nobody by {silent}", "", seen)
+
+
+def _sought(patient: Patient) -> Iterator[Finding]:
+    """The registrar of our domain is looked for elsewhere: how that goes, and who was refused."""
+    record, seen = patient.record, "read in the record"
+    search = being_sought(record, patient.settings, (each.schedule for each in record.identities))
+    if search is None:
+        return
+    yield Finding(Verdict.WARN, search.sentence().removesuffix("."), "", seen, search.registrar)
+    for each in search.refusals:
+        said = f"found at {timestamp(each.at)} and refused: {each.detail} ({each.code})"
+        yield Finding(Verdict.WARN, said, advice(each.code), seen, each.endpoint)
 
 
 def _servers(patient: Patient) -> Iterator[tuple[Endpoint, tuple[Anchor, ...]]]:
