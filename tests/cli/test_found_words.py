@@ -16,9 +16,8 @@ from holdfast.cli.words import timestamp
 from holdfast.host.store import StateStore
 from holdfast.life import events as ev
 from holdfast.life.record import DeviceRecord
-from holdfast.life.search import Candidate, Search, Source
+from holdfast.life.search import REST, Candidate, Search, Source
 from holdfast.wire.discovery.announced import Role
-from holdfast.worker.relocation import REST
 from lifecycle.device import REGISTRAR, Device
 from lifecycle.test_found import GOOD, LIAR, Finder, Moving, vouched_and_left
 

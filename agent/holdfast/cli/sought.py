@@ -10,8 +10,7 @@ from typing import Final
 from holdfast.cli.words import timestamp
 from holdfast.host.config import Settings
 from holdfast.life.record import DeviceRecord, DomainState, Schedule
-from holdfast.life.search import Refusal, Source, next_up
-from holdfast.worker.relocation import REST, STRANGER_REST
+from holdfast.life.search import REST, STRANGER_REST, Refusal, Source, next_up
 
 _MOST_REFUSALS_TOLD: Final = 8
 

@@ -23,6 +23,12 @@ MOST_CANDIDATES: Final = 16
 MOST_REFUSALS: Final = 32
 DISTRUST: Final = timedelta(days=1)
 
+REST: Final = timedelta(minutes=10)
+"""Between two searches for a registrar that is out of reach."""
+
+STRANGER_REST: Final = timedelta(days=1)
+"""Somebody else at its place is reason for one search. If that brought nothing, the domain is gone."""
+
 
 class Source(Enum):
     """From where a candidate is known; the configuration spells them so."""

@@ -7,12 +7,9 @@ what we hold is given up for it.
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Final
-
 from holdfast.life import events as ev
 from holdfast.life.record import DeviceRecord
-from holdfast.life.search import Candidate, Source, next_up, ranked
+from holdfast.life.search import REST, STRANGER_REST, Candidate, Source, next_up, ranked
 from holdfast.wire.discovery.announced import Role
 from holdfast.wire.errors import HoldfastError, TransportError, TrustError
 from holdfast.wire.model import Moment
@@ -20,12 +17,6 @@ from holdfast.worker.bootstrap import factory_client
 from holdfast.worker.links import Connection, Endpoint, domain_ground
 from holdfast.worker.ports import Environment
 from holdfast.worker.setbacks import is_of_time, lies, trouble
-
-REST: Final = timedelta(minutes=10)
-"""Between two searches for a registrar that is out of reach."""
-
-STRANGER_REST: Final = timedelta(days=1)
-"""Somebody else at its place is reason for one search. If that brought nothing, the domain is gone."""
 
 
 def may_have_moved(record: DeviceRecord, error: HoldfastError, now: Moment, choices: int) -> bool:
