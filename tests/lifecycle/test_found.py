@@ -19,6 +19,7 @@ from holdfast.wire.discovery.announced import Announced, Role
 from holdfast.wire.errors import TransportError
 from holdfast.worker.ports import Environment
 from holdfast.worker.step import Step, StepReport
+from holdfast_sim.faults import Fault
 from holdfast_sim.link import InProcessTransport
 from holdfast_sim.site import Server, Site
 from holdfast_sim.world import World
@@ -314,6 +315,42 @@ def test_power_cuts_while_the_registrar_is_sought_again(
         assert moving.device.active, point
         assert record.domain.voucher == voucher, point
         assert record.domain.registrar == f"{LATER}:8443", point
+        if left[0] >= 0:
+            break
+    assert points > 15
+    assert left[0] >= 0
+
+
+def test_power_cuts_in_the_first_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Around each commit and each request: the liar stays distrusted once he was refused, and is asked again
+    at most once; who was good is remembered."""
+    points = 0
+    liar = (Source.MDNS, Announced(LIAR, 8443, Role.PROXY, "a liar", priority=0))
+    good = (Source.MDNS, Announced(LATER, 8443, Role.PROXY, "good", priority=1))
+    for point in range(200):
+        moving = Moving(tmp_path / str(point))
+        moving.liar.world.sell(SERIAL)
+        moving.liar = Site(moving.liar.world, [Fault.parse("requestvoucher:foreign-signer")])
+        moving.at = {LIAR: moving.liar, LATER: moving.device.site}
+        moving.found = (DEAD, liar, good)
+        left = [point]
+        with monkeypatch.context() as patch:
+            cut_after(patch, left)
+            try:
+                moving.live(2)
+            except PowerCut:
+                points += 1
+        moving.live()
+        record = moving.device.record
+        assert moving.device.active, point
+        assert record.domain.registrar == f"{LATER}:8443", point
+        assert record.search.good is not None
+        assert record.search.good.endpoint == f"{LATER}:8443", point
+        refusal = record.search.refusal_of(f"{LIAR}:8443")
+        assert refusal is not None, point
+        assert (refusal.code, refusal.distrusted) == ("voucher.signer-chain", True), point
+        asked = [e.target for e in moving.liar.transcript if e.target.endswith("/requestvoucher")]
+        assert 1 <= len(asked) <= 2, point
         if left[0] >= 0:
             break
     assert points > 15
