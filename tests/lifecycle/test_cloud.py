@@ -19,7 +19,8 @@ from holdfast_sim.cloud import Cloud
 from holdfast_sim.faults import Fault
 from holdfast_sim.site import Site
 from holdfast_sim.world import VoucherPolicy, World
-from lifecycle.device import REGISTRAR, T0, Device
+from lifecycle.cuts import PowerCut, cut_after
+from lifecycle.device import REGISTRAR, SECOND, T0, Device
 from lifecycle.test_found import Finder
 
 MAKER = "maker.example"
@@ -108,6 +109,57 @@ def test_each_redirect_is_followed_with_a_new_nonce(tmp_path: Path) -> None:
 )
 def test_a_way_that_leads_nowhere_is_refused(tmp_path: Path, cloud: Cloud, code: str) -> None:
     assert Sold(tmp_path, cloud).refusal() == code
+
+
+@pytest.mark.parametrize("status", [301, 302, 308])
+def test_a_cloud_sends_the_device_on_with_307_alone(tmp_path: Path, status: int) -> None:
+    fault = f"requestvoucher:redirect:1:to=https://{REGISTRAR}/:code={status}"
+    assert Sold(tmp_path, Cloud(), fault).refusal() == "brski.redirect-status"
+
+
+def test_303_is_no_way_for_a_post(tmp_path: Path) -> None:
+    fault = f"requestvoucher:redirect:1:to=https://{REGISTRAR}/:code=303"
+    assert Sold(tmp_path, Cloud(), fault).refusal() == "voucher.status"
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_registrar_that_is_no_cloud_may_use_each_of_them_once(tmp_path: Path, status: int) -> None:
+    """RFC 8995 §5.6 speaks of 3xx. The request is sent again as it was, with a nonce of its own."""
+    device = Device(tmp_path, faults=[f"requestvoucher:redirect:1:to=https://{SECOND}/:code={status}"])
+    device.servers["second.example", 8443] = "registrar"
+    device.step()
+    assert device.record.domain.registrar == SECOND
+    posted = [e for e in device.site.transcript if e.target.endswith("/requestvoucher")]
+    assert [e.method for e in posted] == ["POST", "POST"]
+    assert posted[0].request_body != posted[1].request_body
+
+
+# --- power cuts ----------------------------------------------------------------------------------------
+
+
+def test_power_cuts_on_the_way_through_the_clouds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Around each commit and each request: the next steps end at the owner's registrar, and no cloud on the
+    way is taken for a loop because it was met before the cut."""
+    way = chain_of(MAKER, *RESELLERS[:2], last=f"https://{REGISTRAR}/")
+    points = 0
+    for point in range(200):
+        sold = Sold(tmp_path / str(point), way)
+        left = [point]
+        with monkeypatch.context() as patch:
+            cut_after(patch, left)
+            try:
+                sold.step()
+            except PowerCut:
+                points += 1
+        if left[0] < 0:
+            sold.step()
+        assert sold.device.active, point
+        assert sold.device.record.domain.registrar == REGISTRAR, point
+        assert sold.device.record.search.refusals == (), point
+        if left[0] >= 0:
+            break
+    assert points > 15
+    assert left[0] >= 0
 
 
 def test_the_owners_registrar_may_not_send_the_device_on(tmp_path: Path) -> None:

@@ -215,9 +215,11 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The server points to another origin; the caller decides (RFC 7030 §3.2.1, RFC 8995 §5.6)."""
+    """The server points to another origin; the caller decides (RFC 7030 §3.2.1, RFC 8995 §5.6). ``status`` is
+    that of HTTP, 0 where it makes no difference."""
 
     location: str
+    status: int = 0
 
 
 @dataclass(frozen=True, slots=True)

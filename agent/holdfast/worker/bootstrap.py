@@ -117,8 +117,8 @@ class Bootstrap:
                 return ev.VoucherPending(later(now.now, patience(retry_after, now.now - began)))
             case Rejected():
                 return self._failed(record, outcome, now)
-            case Moved(location):
-                return self._moved(record, location, now, cloud=cloud)
+            case Moved():
+                return self._moved(record, outcome, now, cloud=cloud)
         if not outcome.est_server:
             link.authenticate()
         pinned = outcome.pinned.public_bytes(Encoding.DER)
@@ -172,17 +172,23 @@ class Bootstrap:
             return False
         return True
 
-    def _moved(self, record: DeviceRecord, location: str, now: Moment, *, cloud: bool) -> ev.DomainEvent:
+    def _moved(self, record: DeviceRecord, moved: Moved, now: Moment, *, cloud: bool) -> ev.DomainEvent:
         """Whether to follow. Of registrars for which nobody vouches, one may send us on, once; of those for
         which the maker's anchors do, a chain may, in which none comes twice."""
         visited = (*record.domain.visited, record.domain.registrar)
         try:
-            target = str(Endpoint.parse(location))
+            target = str(Endpoint.parse(moved.location))
             if by_the_cloud(record) and not cloud:
                 raise TrustError(
                     "brski.redirect-unvalidated",
                     f"{record.domain.registrar} sends us to {target}, but the maker's anchors do not know it",
                     clause="draft-ietf-anima-brski-cloud-16 §3.3.1",
+                )
+            if cloud and moved.status != 307:
+                raise RemoteProtocolError(
+                    "brski.redirect-status",
+                    f"HTTP {moved.status} to {target}: a cloud registrar sends us on with 307 alone",
+                    clause="draft-ietf-anima-brski-cloud-16 §3.2.2",
                 )
             if record.domain.redirected and not cloud:
                 raise TrustError(

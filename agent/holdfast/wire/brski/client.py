@@ -180,7 +180,7 @@ def _ask(attempt: Attempt, tls: TlsInfo, now: Moment) -> Exchange[HttpResponse |
         location = response.header("Location") or ""
         target = http.same_origin_target(location, tls.origin, base=REQUEST_VOUCHER)
         if target is None:
-            return Moved(http.absolute_location(location, tls.origin))
+            return Moved(http.absolute_location(location, tls.origin), response.status)
         response = yield _request(target, attempt)
         _refuse_portal(response)
         if 300 <= response.status < 400:
