@@ -15,6 +15,13 @@ Town = Literal["main", "annex"]
 """Where a server is: the registrars are in one place, everything else in another, and each has faults and
 outages of its own."""
 
+Custom = Literal["", "approval", "confirm", "implicit"]
+"""What a server does besides: a person looks at each request, CMC's certificates must be confirmed, CMP's
+need not."""
+
+CUSTOM_OF: Final[dict[str, Custom]] = {"no-implicit-echo": "implicit"}
+"""Of the kinds of fault that can be met under one custom alone, whatever the scene's."""
+
 SLICE: Final = 6
 """Faults for one life."""
 
@@ -33,7 +40,7 @@ class Scene:
     top: str = "est"
     town: Town = "main"
     first: bool = False
-    custom: Literal["", "approval", "confirm"] = ""
+    custom: Custom = ""
     told: Literal["", "ocsp", "crl"] = ""
 
 

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from holdfast.wire.model import CsrTemplate, KeyAlgorithm
 from holdfast_sim.faults import KINDS, Fault
 
-from .appointments import SCENES, Meeting, Scene, Town
+from .appointments import CUSTOM_OF, SCENES, Custom, Meeting, Scene, Town
 from .clocks import EPOCH, Time
 from .disk import File
 from .estate import Estate, Policies
@@ -134,11 +134,14 @@ class Catalogue:
         where, kind = meeting
         fault = Fault(where, kind, 1, self._arguments(kind, "0"))
         made = self._of_server(fault, scene.town, 1.2 * self.estate.house.interval if scene.told else DAY)
-        return made.along(self._custom(scene.custom)) if scene.custom else made
+        custom = CUSTOM_OF.get(kind, scene.custom)
+        return made.along(self._custom(custom)) if custom else made
 
-    def _custom(self, name: str) -> Misfortune:
+    def _custom(self, name: Custom) -> Misfortune:
         usual = self.estate.usual
         match name:
+            case "implicit":
+                return self._policy(name, replace(usual, cmp=replace(usual.cmp, implicit_confirm=True)))
             case "confirm":
                 return self._policy(name, replace(usual, cmc=replace(usual.cmc, confirm=True)))
             case _:
