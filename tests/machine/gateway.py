@@ -58,6 +58,7 @@ class Done:
 class Hardware:
     """What a gateway is made of. *port*: of the host, where the guest's broker can be reached.
 
+    *rtc*: what its clock says at power-on, instead of the time.
     *log*: a file into which each write and flush of the disk goes, for :mod:`machine.cache`.
     """
 
@@ -66,7 +67,7 @@ class Hardware:
     debian: Path
     interface: str = "tpm-crb"
     append: str = ""
-    rtc: str = "utc"
+    rtc: str = ""
     port: int = 0
     log: Path | None = None
 

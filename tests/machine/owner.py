@@ -119,7 +119,7 @@ class Town:
         disk.write(
             place / "disk", "/etc/holdfast/holdfast.yaml", self.configuration(clock=clock, storage=storage)
         )
-        return Hardware(place / "disk", place / "tpm", self.debian, interface, rtc=self.clock.rtc)
+        return Hardware(place / "disk", place / "tpm", self.debian, interface)
 
     def twin(self, hardware: Hardware) -> Hardware:
         """The same gateway in the same state, once more."""
@@ -135,7 +135,8 @@ class Town:
 
     def power_on(self, hardware: Hardware, *, append: str = "") -> Gateway:
         """With a right clock, unless *hardware* says another."""
-        return Gateway(replace(hardware, append=append), hardware.disk.parent)
+        hardware = replace(hardware, append=append, rtc=hardware.rtc or self.clock.rtc)
+        return Gateway(hardware, hardware.disk.parent)
 
 
 @contextmanager

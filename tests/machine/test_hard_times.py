@@ -38,7 +38,7 @@ def later(town: Town) -> Iterator[None]:
 
 
 def test_a_certificate_that_expired_while_it_was_off(town: Town, enrolled: Hardware, later: None) -> None:
-    hardware = replace(town.twin(enrolled), rtc=town.clock.rtc)
+    hardware = town.twin(enrolled)
     old = examine(hardware)
     assert old.leaf.not_valid_after_utc < town.clock()
     with town.power_on(hardware) as gateway:
@@ -86,7 +86,7 @@ def test_a_tpm_that_was_cleared(town: Town, enrolled: Hardware) -> None:
 def test_its_clock_is_set_forth_and_back_by_decades_while_it_runs(
     town: Town, enrolled: Hardware, policy: str, tmp_path: Path, record_property: Note
 ) -> None:
-    hardware = replace(town.twin(enrolled), port=free_port(), rtc=town.clock.rtc)
+    hardware = replace(town.twin(enrolled), port=free_port())
     config = town.configuration(clock=policy, storage="blob")
     disk.write(hardware.disk, "/etc/holdfast/holdfast.yaml", config)
     before = examine(hardware)
