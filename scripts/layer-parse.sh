@@ -41,9 +41,9 @@ BB_NUMBER_THREADS = "2"
 BB_HASHSERVE = ""
 BB_SIGNATURE_HANDLER = "OEBasicHash"
 SKIP_META_TPM_SANITY_CHECK = "1"
-$([ "$series" != scarthgap ] || echo 'require conf/include/holdfast-scarthgap.inc')
+require conf/include/holdfast-$series.inc
 EOF
 export PATH="$yocto/bitbake/bin:$yocto/openembedded-core/scripts:$PATH" BBPATH="$build" BUILDDIR="$build"
 cd "$build"
-bitbake --parse-only
-bitbake --dry-run "${TARGET:-holdfast-test-image}"
+bitbake --graphviz "${TARGET:-holdfast-test-image}"
+printf 'layer-parse: %s takes %s recipes of %s\n' "${TARGET:-holdfast-test-image}" "$(wc -l <pn-buildlist)" "$series"
