@@ -39,6 +39,8 @@ def writes(log: BinaryIO) -> Iterator[Write]:
     """
     size = log.seek(0, 2)
     log.seek(0)
+    if size < SECTOR:  # power went away before the guest asked its disk for anything
+        return
     magic, version, flushed, sector = _SUPER.unpack(log.read(_SUPER.size))
     assert (magic, version) == (MAGIC, 1), f"no log of writes: {magic:x}, {version}"
     assert sector == SECTOR

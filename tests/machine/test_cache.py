@@ -92,6 +92,11 @@ def test_the_last_entry_may_be_half_written(tmp_path: Path) -> None:
         assert after(tmp_path, whole + half)[0] == "a-------"
 
 
+def test_a_cut_before_the_first_write_leaves_the_disk_as_it_was(tmp_path: Path) -> None:
+    for begun in (b"", log()[:100]):
+        assert after(tmp_path, begun) == ("--------", Loss())
+
+
 def test_a_log_that_lost_what_was_flushed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="ends after 1 entries, the disk had flushed 2"):
         after(tmp_path, log(entry(0, sector("a")), flushed=2))
