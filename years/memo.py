@@ -70,7 +70,7 @@ _PURE: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
     ("load_der_x509_certificate", (x509,)),
     ("load", (certificates,)),
     ("is_self_signed", (authorities, anchors, cmp_client, cmp_requests)),
-    ("_signed_by", (chain_explain,)),
+    ("signed_by", (chain_explain,)),
     ("check_bounds", (cms_reading,)),
     ("parse", (csr, enroll, scep_requests)),
     ("unseal", (store,)),

@@ -15,12 +15,12 @@ from datetime import timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.life.record import Anchor, Provenance, Retired
 from holdfast.life.renewal import later
 from holdfast.wire.authorities import is_self_signed
+from holdfast.wire.certificates import signed_by
 from holdfast.wire.csr import public_bytes
 from holdfast.wire.errors import TrustError
 from holdfast.wire.model import Chain, Moment
@@ -131,20 +131,12 @@ def _is_linked(root: x509.Certificate, others: Chain, trusted: list[x509.Certifi
         claimed = [old for old in trusted if old.subject == link.issuer]
         if not claimed:
             continue  # of a root that we never knew
-        if not any(_signed(link, old) for old in claimed):
+        if not any(signed_by(link, old) for old in claimed):
             detail = f"no root of ours named {link.issuer.rfc4514_string()[:200]} signed the new one"
             raise TrustError("anchors.link", detail, clause="RFC 4210 §4.4")
         known = now.now if now.trusted else now.floor
         linked = linked or known <= link.not_valid_after_utc
     return linked
-
-
-def _signed(link: x509.Certificate, old: x509.Certificate) -> bool:
-    try:
-        link.verify_directly_issued_by(old)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
 
 
 def _reach(serves: Callable[[tuple[Anchor, ...]], None], anchors: tuple[Anchor, ...]) -> bool:

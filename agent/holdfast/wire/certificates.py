@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from holdfast.wire.errors import RemoteProtocolError
 from holdfast.wire.model import Chain
@@ -44,6 +44,15 @@ def load(der: bytes, *, limit: int = CERTIFICATE_LIMIT) -> x509.Certificate:
         detail = f"unreadable certificate: {str(error)[:300]}"
         raise RemoteProtocolError("certificate.syntax", detail, clause="RFC 5280 §4.1") from error
     return loaded
+
+
+def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether *issuer* is named as the issuer of *certificate*, and its key signed it."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, *LIBRARY_ERRORS):
+        return False
+    return True
 
 
 def load_all(encoded: Iterable[bytes]) -> Chain:

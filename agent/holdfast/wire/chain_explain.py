@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
 from holdfast.wire.algorithms import accepted_key, accepted_signature_digest, has_ml_dsa_key
-from holdfast.wire.certificates import LIBRARY_ERRORS
+from holdfast.wire.certificates import LIBRARY_ERRORS, signed_by
 from holdfast.wire.chain_rules import subject_text
 from holdfast.wire.errors import HoldfastError, TrustError
 from holdfast.wire.model import Chain, Moment
@@ -36,7 +35,7 @@ def _walk(chain: Chain, anchors: Chain, at: Moment, library: str) -> TrustError:
             return TrustError("chain.untrusted", detail, clause=_CLAUSE)
         if weak := _weakness(working):
             return weak
-        proven = [each for each in issuers if _signed_by(working, each)]
+        proven = [each for each in issuers if signed_by(working, each)]
         if not proven:
             detail = f"the signature on {subject_text(working)} is not by its issuer"
             return TrustError("chain.bad-signature", detail, clause=_CLAUSE)
@@ -48,14 +47,6 @@ def _walk(chain: Chain, anchors: Chain, at: Moment, library: str) -> TrustError:
 
 def _issuer_text(certificate: x509.Certificate) -> str:
     return certificate.issuer.rfc4514_string()[:200] or "(empty issuer)"
-
-
-def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, *LIBRARY_ERRORS):
-        return False
-    return True
 
 
 def _weakness(certificate: x509.Certificate) -> TrustError | None:

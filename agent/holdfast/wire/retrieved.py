@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 
 from holdfast.wire.algorithms import accepted_key
-from holdfast.wire.certificates import LIBRARY_ERRORS
+from holdfast.wire.certificates import LIBRARY_ERRORS, signed_by
 from holdfast.wire.errors import TrustError
 from holdfast.wire.model import Moment
 
@@ -21,7 +21,7 @@ def certificate_of(
 ) -> x509.Certificate:
     """The one with *serial* that *issuer* signed. Raises TrustError if there is none."""
     for each in found:
-        if each.serial_number == serial and _signed_by(each, issuer):
+        if each.serial_number == serial and signed_by(each, issuer):
             return each
     raise TrustError(code, "the answer is not the certificate that was asked for")
 
@@ -39,11 +39,3 @@ def crl_of(der: bytes, issuer: x509.Certificate, now: Moment, code: str) -> x509
     if end is not None and end < (now.now if now.trusted else now.floor):
         raise TrustError(code, f"this CRL ended at {end}", clause="RFC 5280 §5.1.2.5")
     return crl
-
-
-def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True

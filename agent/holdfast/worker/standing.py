@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
 from holdfast.host.config import IdentitySettings
 from holdfast.host.drive import drive
 from holdfast.life import events as ev
 from holdfast.life.record import CredentialState, DeviceRecord
 from holdfast.life.standing import SPREAD, next_look
-from holdfast.wire.certificates import LIBRARY_ERRORS
+from holdfast.wire.certificates import signed_by
 from holdfast.wire.errors import HoldfastError, RemoteProtocolError, TransportError, TrustError
 from holdfast.wire.model import Exchange, Moment
 from holdfast.wire.revocation import crl, ocsp
@@ -88,15 +87,7 @@ class Inquiry:
             *certificates_of(record.domain.anchors),
             *load_chain(record.domain.intermediates),
         )
-        return next((c for c in known if _signed(leaf, c)), None)
-
-
-def _signed(leaf: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        leaf.verify_directly_issued_by(issuer)
-    except (InvalidSignature, *LIBRARY_ERRORS):
-        return False
-    return True
+        return next((c for c in known if signed_by(leaf, c)), None)
 
 
 def _endpoint(place: Place) -> Endpoint:
