@@ -29,7 +29,7 @@ from holdfast.life.record import (
     TransactionState,
     Trouble,
 )
-from holdfast.life.search import Refusal, proved, refused, took
+from holdfast.life.search import Refusal, Search, proved, refused, took
 from holdfast.wire.errors import LocalProtocolError
 from holdfast.wire.model import Moment, Purpose
 
@@ -110,16 +110,14 @@ def _vouched(record: DeviceRecord, event: ev.VoucherAccepted, _now: Moment) -> D
 def _bootstrap_failed(record: DeviceRecord, event: ev.BootstrapFailed, _now: Moment) -> DeviceRecord:
     search, what = took(record.search), event.trouble
     if search.trying is not None:
-        where = search.trying.endpoint
-        search = refused(search, Refusal(where, what.code, what.detail, what.at, event.distrusted))
+        search = _refuse(search, search.trying.endpoint, what, distrusted=event.distrusted)
     schedule = _failed(record.schedule, what, event.due)
     return replace(record, domain=Domain(), schedule=schedule, search=search)
 
 
 def _registrar_lost(record: DeviceRecord, event: ev.RegistrarLost, now: Moment) -> DeviceRecord:
-    what, where = event.trouble, record.domain.registrar
-    refusal = Refusal(where, what.code, what.detail, what.at, event.distrusted)
-    search = replace(refused(record.search, refusal), waiting=(), at=None)  # the search is still to come
+    search = _refuse(record.search, record.domain.registrar, event.trouble, distrusted=event.distrusted)
+    search = replace(search, waiting=(), at=None)  # the search is still to come
     domain = (
         replace(record.domain, doubted=now.now)
         if event.distrusted
@@ -129,10 +127,9 @@ def _registrar_lost(record: DeviceRecord, event: ev.RegistrarLost, now: Moment) 
 
 
 def _candidate_refused(record: DeviceRecord, event: ev.CandidateRefused, _now: Moment) -> DeviceRecord:
-    search, what = took(record.search), event.trouble
+    search = took(record.search)
     where = search.trying.endpoint if search.trying is not None else ""
-    refusal = Refusal(where, what.code, what.detail, what.at, event.distrusted)
-    return replace(record, search=refused(search, refusal))
+    return replace(record, search=_refuse(search, where, event.trouble, distrusted=event.distrusted))
 
 
 def _registrar_found(record: DeviceRecord, event: ev.RegistrarFound, _now: Moment) -> DeviceRecord:
@@ -149,10 +146,13 @@ def _domain_lost(record: DeviceRecord, event: ev.DomainLost, _now: Moment) -> De
     """A domain that vouches for the device and then does not serve it must not have the first turn again."""
     search, what = record.search, event.trouble
     if search.good is not None:
-        refusal = Refusal(search.good.endpoint, what.code, what.detail, what.at, distrusted=True)
-        search = refused(replace(search, good=None), refusal)
+        search = _refuse(replace(search, good=None), search.good.endpoint, what, distrusted=True)
     schedule = _failed(record.schedule, what, event.due)
     return replace(record, domain=Domain(), schedule=schedule, search=search)
+
+
+def _refuse(search: Search, where: str, what: Trouble, *, distrusted: bool) -> Search:
+    return refused(search, Refusal(where, what.code, what.detail, what.at, distrusted))
 
 
 def _interrupted(record: DeviceRecord, event: ev.BootstrapInterrupted, _now: Moment) -> DeviceRecord:

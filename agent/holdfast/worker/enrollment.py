@@ -239,7 +239,7 @@ class Enrollment:
         prove(
             self._connection,
             client,
-            self._ground(record),
+            domain_ground(record.domain),
             now,
             server=self._rung.endpoint,
             probe=self._rung.probe,
@@ -312,7 +312,7 @@ class Enrollment:
             return None
         endpoint = Endpoint.parse(registrar)
         try:
-            link = self._connection.anchored(endpoint, client, self._ground(record), now)
+            link = self._connection.anchored(endpoint, client, domain_ground(record.domain), now)
             offer = drive(EstProtocol().authorities(link.tls, now), link)
             return None if isinstance(offer, Moved) else self._adopted(record, offer, link, now, endpoint)
         except (TransportError, RemoteProtocolError, TrustError):
@@ -351,13 +351,10 @@ class Enrollment:
             retired=record.domain.retired,
         )
 
-    def _ground(self, record: DeviceRecord) -> Ground:
-        return domain_ground(record.domain)
-
     def _server_ground(self, record: DeviceRecord) -> Ground:
         """By what the server of this rung is trusted."""
         anchors = self._rung.anchors
-        return Ground(anchors, certificates_of(anchors), ()) if anchors else self._ground(record)
+        return Ground(anchors, certificates_of(anchors), ()) if anchors else domain_ground(record.domain)
 
     def _linked(self, template: CsrTemplate) -> bool:
         """Whether the CSR is bound to its connection."""

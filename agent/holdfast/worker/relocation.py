@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from holdfast.life import events as ev
 from holdfast.life.record import DeviceRecord
-from holdfast.life.search import REST, STRANGER_REST, Candidate, Source, next_up, ranked
+from holdfast.life.search import REST, STRANGER_REST, Candidate, Source, next_up
 from holdfast.wire.discovery.announced import Role
 from holdfast.wire.errors import HoldfastError, TransportError, TrustError
 from holdfast.wire.model import Moment
 from holdfast.worker.bootstrap import factory_client
 from holdfast.worker.links import Connection, Endpoint, domain_ground
 from holdfast.worker.ports import Environment
+from holdfast.worker.seeking import listen
 from holdfast.worker.setbacks import is_of_time, lies, trouble
 
 
@@ -43,15 +44,12 @@ class Relocation:
         """Search as at first, for everything but the maker's registrar: that one could only say whose device
         this is. Without ``discovery`` the configured registrars are all there is."""
         self._connection.close()
-        settings, search = self._env.settings, record.search
+        settings = self._env.settings
         if settings.discovery is None:
             listed = (r for r in settings.registrars if r != record.domain.registrar)
             return ev.CandidatesFound(tuple(Candidate(r, Role.REGISTRAR, Source.LIST) for r in listed))
-        refused = {each.endpoint for each in search.refusals}
-        findings = self._env.search(settings.discovery.listen_seconds, refused)
         order = tuple(each for each in settings.discovery.order if each is not Source.CLOUD)
-        candidates = ranked(findings.places, order, search, now.now)
-        return ev.CandidatesFound(candidates, findings.silent)
+        return listen(self._env, record, order, settings.discovery.listen_seconds, now)
 
     def meet(self, record: DeviceRecord, now: Moment) -> ev.DomainEvent:
         """Connect to the next place that was found, as the IDevID, and let the domain's anchors judge."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast.host.config import DiscoverySettings
 from holdfast.life import events as ev
 from holdfast.life.record import DeviceRecord
-from holdfast.life.search import ranked
+from holdfast.life.search import Source, ranked
 from holdfast.wire.errors import TransportError
 from holdfast.wire.model import Moment
 from holdfast.worker.ports import Environment
@@ -21,9 +21,15 @@ def seek(env: Environment, record: DeviceRecord, now: Moment) -> ev.CandidatesFo
     discovery, search = env.settings.discovery or DiscoverySettings(), record.search
     if search.good is not None and search.refusal_of(search.good.endpoint) is None:
         return ev.CandidatesFound((search.good,))
-    refused = {each.endpoint for each in search.refusals}
-    findings = env.search(_listening(record, discovery), refused)
-    return ev.CandidatesFound(ranked(findings.places, discovery.order, search, now.now), findings.silent)
+    return listen(env, record, discovery.order, _listening(record, discovery), now)
+
+
+def listen(
+    env: Environment, record: DeviceRecord, order: tuple[Source, ...], seconds: float, now: Moment
+) -> ev.CandidatesFound:
+    """Search for so many seconds, until somebody is found who was not refused; of *order* alone."""
+    findings = env.search(seconds, {each.endpoint for each in record.search.refusals})
+    return ev.CandidatesFound(ranked(findings.places, order, record.search, now.now), findings.silent)
 
 
 def nobody(silent: tuple[str, ...]) -> TransportError:
