@@ -10,9 +10,11 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from demo.stage import Stage
 from proofs.machine import Machine, fit, pss, until
@@ -46,35 +48,12 @@ REFUSED: Final = {
 """What ``proofs/inside/confined.py`` may not do in the service's place. Everything else it may."""
 
 
+@dataclass(frozen=True, slots=True)
 class Link:
-    """A link between this host and one pledge, who is in a namespace of its own."""
+    """A link between this host, whose end is ``ours``, and one pledge in the namespace ``space``."""
 
-    def __init__(self) -> None:
-        self._open = ExitStack()
-        self.space = f"hfproxy{os.getpid()}"
-        self.ours = f"hfp{os.getpid()}"
-
-    def __enter__(self) -> Self:
-        try:
-            self._make()
-        except BaseException:
-            self._open.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def _make(self) -> None:
-        ip("netns", "add", self.space)
-        self._open.callback(ip, "netns", "del", self.space)
-        ip("link", "add", self.ours, "type", "veth", "peer", "name", "eth0", "netns", self.space)
-        # Nobody else is on it to have the same address.
-        _call("sysctl", "-qw", f"net.ipv6.conf.{self.ours}.accept_dad=0")
-        _call(*self.pledge("sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=0"))
-        ip("link", "set", self.ours, "up")
-        ip("-n", self.space, "link", "set", "lo", "up")
-        ip("-n", self.space, "link", "set", "eth0", "up")
+    space: str
+    ours: str
 
     def pledge(self, *command: str) -> list[str]:
         """*command*, run where the pledge is."""
@@ -85,6 +64,24 @@ class Link:
         """Our end's, as the pledge would write it."""
         told = json.loads(_call("ip", "-j", "-6", "addr", "show", "dev", self.ours, "scope", "link"))
         return f"{told[0]['addr_info'][0]['local']}%eth0"
+
+
+@contextmanager
+def made_link() -> Iterator[Link]:
+    """A link that is there as long as the block lasts."""
+    link = Link(f"hfproxy{os.getpid()}", f"hfp{os.getpid()}")
+    ip("netns", "add", link.space)
+    try:
+        ip("link", "add", link.ours, "type", "veth", "peer", "name", "eth0", "netns", link.space)
+        # Nobody else is on it to have the same address.
+        _call("sysctl", "-qw", f"net.ipv6.conf.{link.ours}.accept_dad=0")
+        _call(*link.pledge("sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=0"))
+        ip("link", "set", link.ours, "up")
+        ip("-n", link.space, "link", "set", "lo", "up")
+        ip("-n", link.space, "link", "set", "eth0", "up")
+        yield link
+    finally:
+        ip("netns", "del", link.space)
 
 
 class Scene:
@@ -213,11 +210,7 @@ class Scene:
         ended = self._said("ended")
         if ended["served"] < AT_ONE_TIME + 1 or ended["refused"] != 2:
             raise FailedError(f"it counted {ended}")
-        script = str(ROOT / "proofs/inside/callers.py")
-        told = json.loads(
-            _call(*self._link.pledge(sys.executable, script, self._link.address, str(self._port), "1"))
-        )
-        if told["served"]:
+        if self._call(1)["served"]:
             raise FailedError("somebody still serves")
         return {"stop_s": took, "served": ended["served"], "refused": ended["refused"]}
 
@@ -227,7 +220,7 @@ def service() -> dict[str, Any]:
     _call(str(ROOT / "scripts/machine.sh"))
     if reason := fit():
         raise FailedError(reason)
-    with Stage(keys="pkcs11") as stage, Link() as link, Machine() as machine:
+    with Stage(keys="pkcs11") as stage, made_link() as link, Machine() as machine:
         scene = Scene(stage, machine, link)
         return {**scene.start(), **scene.carry(), **scene.limit(), **scene.stop()}
 
