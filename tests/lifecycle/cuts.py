@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -12,6 +14,35 @@ from holdfast_sim.site import Server, Site
 
 class PowerCut(BaseException):
     """Not an Exception: nothing in the agent may catch it."""
+
+
+class Cut:
+    """The power cut of one turn. ``point`` counts the turns from 0, ``happened`` is known after the block."""
+
+    def __init__(self, point: int) -> None:
+        self.point = point
+        self._left = [point]
+
+    @property
+    def happened(self) -> bool:
+        return self._left[0] < 0
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """What goes on in the block ends where power goes away."""
+        with pytest.MonkeyPatch.context() as patch, suppress(PowerCut):
+            cut_after(patch, self._left)
+            yield
+
+
+def power_cuts(most: int = 200) -> Iterator[Cut]:
+    """One cut a turn, each a point later, until a turn has come to its end with none."""
+    for point in range(most):
+        cut = Cut(point)
+        yield cut
+        if not cut.happened:
+            return
+    raise AssertionError(f"after {most} cuts there was still another point")
 
 
 def cut_after(patch: pytest.MonkeyPatch, left: list[int]) -> None:

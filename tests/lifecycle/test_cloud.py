@@ -19,7 +19,7 @@ from holdfast_sim.cloud import Cloud
 from holdfast_sim.faults import Fault
 from holdfast_sim.site import Site
 from holdfast_sim.world import VoucherPolicy, World
-from lifecycle.cuts import PowerCut, cut_after
+from lifecycle.cuts import power_cuts
 from lifecycle.device import REGISTRAR, SECOND, T0, Device
 from lifecycle.test_found import Finder
 
@@ -137,29 +137,21 @@ def test_a_registrar_that_is_no_cloud_may_use_each_of_them_once(tmp_path: Path, 
 # --- power cuts ----------------------------------------------------------------------------------------
 
 
-def test_power_cuts_on_the_way_through_the_clouds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_power_cuts_on_the_way_through_the_clouds(tmp_path: Path) -> None:
     """Around each commit and each request: the next steps end at the owner's registrar, and no cloud on the
     way is taken for a loop because it was met before the cut."""
     way = chain_of(MAKER, *RESELLERS[:2], last=f"https://{REGISTRAR}/")
-    points = 0
-    for point in range(200):
-        sold = Sold(tmp_path / str(point), way)
-        left = [point]
-        with monkeypatch.context() as patch:
-            cut_after(patch, left)
-            try:
-                sold.step()
-            except PowerCut:
-                points += 1
-        if left[0] < 0:
+    for cut in power_cuts():
+        sold = Sold(tmp_path / str(cut.point), way)
+        with cut.awaited():
             sold.step()
-        assert sold.device.active, point
-        assert sold.device.record.domain.registrar == REGISTRAR, point
-        assert sold.device.record.search.refusals == (), point
-        if left[0] >= 0:
-            break
-    assert points > 15
-    assert left[0] >= 0
+        if cut.happened:
+            sold.step()
+        assert sold.device.active, cut.point
+        assert sold.device.record.domain.registrar == REGISTRAR, cut.point
+        assert sold.device.record.search.refusals == (), cut.point
+    assert cut.point > 15
+    assert not cut.happened
 
 
 def test_the_owners_registrar_may_not_send_the_device_on(tmp_path: Path) -> None:

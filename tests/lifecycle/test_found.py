@@ -23,7 +23,7 @@ from holdfast_sim.faults import Fault
 from holdfast_sim.link import InProcessTransport
 from holdfast_sim.site import Server, Site
 from holdfast_sim.world import World
-from lifecycle.cuts import PowerCut, cut_after
+from lifecycle.cuts import power_cuts
 from lifecycle.device import REGISTRAR, SERIAL, Device
 
 GOOD = (Source.MDNS, Announced("registrar.example", 8443, Role.PROXY, "good"))
@@ -292,66 +292,48 @@ def test_of_two_configured_registrars_the_other_serves(tmp_path: Path) -> None:
     assert moving.searches == []
 
 
-def test_power_cuts_while_the_registrar_is_sought_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_power_cuts_while_the_registrar_is_sought_again(tmp_path: Path) -> None:
     """Around each commit and each request: the next steps end at the registrar, with the same voucher."""
-    points = 0
-    for point in range(200):
-        moving = vouched_and_left(tmp_path / str(point))
+    for cut in power_cuts():
+        moving = vouched_and_left(tmp_path / str(cut.point))
         voucher = moving.device.record.domain.voucher
         moving.at = {LIAR: moving.liar, LATER: moving.device.site}
         moving.announce(LIAR, LATER)
         moving.device.pass_time(timedelta(minutes=11))
-        left = [point]
-        with monkeypatch.context() as patch:
-            cut_after(patch, left)
-            try:
-                moving.live(2)
-            except PowerCut:
-                points += 1
+        with cut.awaited():
+            moving.live(2)
         moving.live()
         record = moving.device.record
-        assert moving.device.active, point
-        assert record.domain.voucher == voucher, point
-        assert record.domain.registrar == f"{LATER}:8443", point
-        if left[0] >= 0:
-            break
-    assert points > 15
-    assert left[0] >= 0
+        assert moving.device.active, cut.point
+        assert record.domain.voucher == voucher, cut.point
+        assert record.domain.registrar == f"{LATER}:8443", cut.point
+    assert cut.point > 15
+    assert not cut.happened
 
 
-def test_power_cuts_in_the_first_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_power_cuts_in_the_first_search(tmp_path: Path) -> None:
     """Around each commit and each request: the liar stays distrusted once he was refused, and is asked again
     at most once; who was good is remembered."""
-    points = 0
     liar = (Source.MDNS, Announced(LIAR, 8443, Role.PROXY, "a liar", priority=0))
     good = (Source.MDNS, Announced(LATER, 8443, Role.PROXY, "good", priority=1))
-    for point in range(200):
-        moving = Moving(tmp_path / str(point))
+    for cut in power_cuts():
+        moving = Moving(tmp_path / str(cut.point))
         moving.liar.world.sell(SERIAL)
         moving.liar = Site(moving.liar.world, [Fault.parse("requestvoucher:foreign-signer")])
         moving.at = {LIAR: moving.liar, LATER: moving.device.site}
         moving.found = (DEAD, liar, good)
-        left = [point]
-        with monkeypatch.context() as patch:
-            cut_after(patch, left)
-            try:
-                moving.live(2)
-            except PowerCut:
-                points += 1
+        with cut.awaited():
+            moving.live(2)
         moving.live()
         record = moving.device.record
-        assert moving.device.active, point
-        assert record.domain.registrar == f"{LATER}:8443", point
+        assert moving.device.active, cut.point
+        assert record.domain.registrar == f"{LATER}:8443", cut.point
         assert record.search.good is not None
-        assert record.search.good.endpoint == f"{LATER}:8443", point
+        assert record.search.good.endpoint == f"{LATER}:8443", cut.point
         refusal = record.search.refusal_of(f"{LIAR}:8443")
-        assert refusal is not None, point
-        assert (refusal.code, refusal.distrusted) == ("voucher.signer-chain", True), point
+        assert refusal is not None, cut.point
+        assert (refusal.code, refusal.distrusted) == ("voucher.signer-chain", True), cut.point
         asked = [e.target for e in moving.liar.transcript if e.target.endswith("/requestvoucher")]
-        assert 1 <= len(asked) <= 2, point
-        if left[0] >= 0:
-            break
-    assert points > 15
-    assert left[0] >= 0
+        assert 1 <= len(asked) <= 2, cut.point
+    assert cut.point > 15
+    assert not cut.happened
